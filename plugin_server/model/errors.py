@@ -1,0 +1,65 @@
+"""Every error that this server raises on purpose.
+
+    PluginServerError
+    ├── AppError              the author's fault; shown to the author, never ERROR in the operator's log
+    │   └── AppLoadError      the app cannot be compiled or set up
+    ├── PlatformError         ours or the operator's; somebody has to act
+    │   ├── ConfigurationError
+    │   ├── LaneFenced
+    │   └── ProtocolViolation
+    └── Transient             a dependency is away; the same work is run again after a backoff
+        ├── EventLogUnavailable
+        ├── CommitOutcomeUnknown
+        └── SandboxUnavailable
+
+The docstring of a class is its default message, and says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class PluginServerError(Exception):
+    """Something went wrong in the plugin server."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message if message is not None else (type(self).__doc__ or "").split("\n\n")[0])
+
+
+class AppError(PluginServerError):
+    """The app failed. Its logs show the hook and the line."""
+
+
+class AppLoadError(AppError):
+    """The app could not be loaded. Correct its code or its plugin.json and install it again."""
+
+
+class PlatformError(PluginServerError):
+    """The plugin server failed. Its log shows where."""
+
+
+class ConfigurationError(PlatformError):
+    """The configuration is wrong. Correct the setting that the message names and start again."""
+
+
+class LaneFenced(PlatformError):
+    """Another worker owns this lane now. Nothing to do: the lane is given up, or acquired again if it is still ours."""
+
+
+class ProtocolViolation(PlatformError):
+    """A sandbox sent something that it must not send. It is killed and its events run again elsewhere."""
+
+
+class Transient(PluginServerError):
+    """A dependency is away. The work is run again after a backoff; nothing is lost."""
+
+
+class EventLogUnavailable(Transient):
+    """The event log does not answer. Check that Kafka is up and that KAFKA_BROKERS names it."""
+
+
+class CommitOutcomeUnknown(Transient):
+    """A transaction failed or timed out, so whether it committed is unknown. The lane is acquired again, which settles it."""
+
+
+class SandboxUnavailable(Transient):
+    """No sandbox could be started. Check memory and process limits of this host."""
