@@ -1,12 +1,13 @@
-"""What a step of the pipeline says of an event (DESIGN: Outcome). Reasons are closed sets, so they can be metric labels."""
+"""What a step says of an event: it goes on (the step returns the event itself), or one of these, with a reason.
+
+Reasons are closed sets, so that they can be metric labels. There is no wrapper round an event that goes on: it would be
+made and unwrapped for every event at every step, and say nothing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
-
-EventT_co = TypeVar("EventT_co", covariant=True)
 
 
 class DropReason(StrEnum):
@@ -23,13 +24,8 @@ class DeadLetterReason(StrEnum):
     TOO_DEEP = "too_deep"
     TOO_LARGE = "too_large"
     LOOP = "loop"
-
-
-@dataclass(frozen=True, slots=True)
-class Continue(Generic[EventT_co]):
-    """The event goes on to the next step."""
-
-    event: EventT_co
+    INTERNAL = "internal_error"
+    """A fault of this server; its log has the details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +33,7 @@ class Drop:
     """The event ends here, as somebody wanted."""
 
     reason: DropReason
-    install_id: int | None = None
+    install_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +46,3 @@ class DeadLetter:
     project_id: int | None = None
     install_id: int | None = None
     app_version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """The event goes to another output instead, unchanged."""
-
-    output: str
-    reason: str

@@ -1,0 +1,98 @@
+"""The one database of a process: SQLite in the data directory, or Postgres.
+
+All writes go through `Database.write`. On SQLite it hands out one write transaction at a time, first come, first
+served: SQLite has one writer anyway, and its own busy handler polls, is unfair, and makes a transaction that read
+before it wrote fail at once (SQLITE_BUSY_SNAPSHOT). Hence also BEGIN IMMEDIATE, which takes the write lock first;
+the busy time-out is left for other processes (the CLI) that write to the same file.
+
+SQLite runs with WAL and synchronous=FULL. WAL alone survives kill -9. NORMAL would lose the last commits with the
+power: a capture endpoint has then said 200 for an event that is gone, and a delivery that was made is made again.
+FULL costs one fsync a commit, and lanes commit some ten times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from plugin_server.model.errors import ConfigurationError
+
+SQLITE_FILE_NAME = "plugin-server.sqlite3"
+BUSY_TIMEOUT_SECONDS = 10.0
+_READ_ONLY = "plugin_server_read_only"
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+}
+
+
+def sqlite_url(data_dir: Path) -> str:
+    """The URL of the embedded database in this directory."""
+    return f"sqlite+aiosqlite:///{data_dir / SQLITE_FILE_NAME}"
+
+
+class Database:
+    """A pool of connections. `url` is a SQLAlchemy URL; the driver may be left out of it.
+
+    Connects when first used. Raises ConfigurationError for a database that is neither SQLite nor Postgres.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = _with_driver(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.engine: AsyncEngine = create_async_engine(parsed, pool_pre_ping=not self.is_sqlite)
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        self._reading_engine = self.engine.execution_options(**{_READ_ONLY: True})
+        self._write_lock: asyncio.Lock | nullcontext[None] = asyncio.Lock() if self.is_sqlite else nullcontext()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction: committed at the end of the block, rolled back when it raises or is cancelled.
+
+        On SQLite all others wait meanwhile, so await nothing but the database in it. Raises SQLAlchemy's errors.
+        """
+        async with self._write_lock, self.engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent view, that never waits for a writer. Must not write. Raises SQLAlchemy's errors."""
+        async with self._reading_engine.connect() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Close all connections. It may be used again afterwards."""
+        await self.engine.dispose()
+
+
+def _with_driver(url: str) -> URL:
+    parsed = make_url(url)
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None:
+        raise ConfigurationError(f"DATABASE_URL must be sqlite:///… or postgresql://…, not {parsed.drivername}://")
+    return parsed.set(drivername=driver)
+
+
+def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # else the driver sends BEGINs of its own
+    cursor = dbapi_connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

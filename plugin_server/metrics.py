@@ -1,0 +1,83 @@
+"""Every metric of this server, with its unit and what to do when it moves. Labels are from closed sets or install ids."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """One set for one process, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events_taken = Counter(
+            "plugin_server_events_taken",
+            "Events read from the ingestion topic. Flat while lag grows: see lanes_running and /_ready.",
+            registry=self.registry,
+        )
+        self.events_emitted = Counter(
+            "plugin_server_events_emitted",
+            "Events committed to the output topic.",
+            registry=self.registry,
+        )
+        self.events_dropped = Counter(
+            "plugin_server_events_dropped",
+            "Events that an app dropped, by install. A jump: read that app's last change.",
+            ["install_id"],
+            registry=self.registry,
+        )
+        self.dead_letters = Counter(
+            "plugin_server_dead_letters",
+            "Messages that could not be processed, by step and reason. Any: read the dead letter queue.",
+            ["step", "reason"],
+            registry=self.registry,
+        )
+        self.captures = Counter(
+            "plugin_server_captures",
+            "Events that apps captured and that went back into ingestion.",
+            registry=self.registry,
+        )
+        self.captures_cut = Counter(
+            "plugin_server_captures_cut",
+            "Captures that the loop guard cut, by rule and install. Any: two apps feed each other, or one itself.",
+            ["reason", "install_id"],
+            registry=self.registry,
+        )
+        self.app_failures = Counter(
+            "plugin_server_app_failures",
+            "Hook calls that failed, by install and kind. The owner sees why in the app's logs.",
+            ["install_id", "kind"],
+            registry=self.registry,
+        )
+        self.flush_seconds = Histogram(
+            "plugin_server_flush_seconds",
+            "Time of one lane's transaction. Above 1 s: the broker is slow.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self.lanes_running = Gauge(
+            "plugin_server_lanes_running",
+            "Lanes that this worker owns and runs. Fewer than its share for long: see /_ready.",
+            registry=self.registry,
+        )
+        self.lane_restarts = Counter(
+            "plugin_server_lane_restarts",
+            "Lanes acquired again after an error. Steady growth: the broker or the network is unwell.",
+            registry=self.registry,
+        )
+        self.events_lost = Counter(
+            "plugin_server_events_lost",
+            "Offsets that retention deleted before they were read. Any: lengthen retention, add workers.",
+            registry=self.registry,
+        )
+        self.sandbox_restarts = Counter(
+            "plugin_server_sandbox_restarts",
+            "Sandboxes that were killed or died, by project. Steady growth: an app runs into its limits.",
+            ["project_id"],
+            registry=self.registry,
+        )
+        self.http_captured = Counter(
+            "plugin_server_http_captured",
+            "Events taken by the capture endpoints.",
+            registry=self.registry,
+        )

@@ -1,0 +1,61 @@
+"""When a sandbox has to be killed: decisions only, made from what is seen at each tick.
+
+Time is counted in ticks that the host itself lived through, so that nothing ages while the host was stopped, and the
+CPU limit is in the child's own CPU time, so that a busy machine blames nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from plugin_server.model.project import Limits
+from plugin_server.runtime.process import Running
+
+CPU_GRACE_SECONDS: Final = 0.1
+"""After `cpu_seconds` the child's own timer has this long to end the hook."""
+WALL_GRACE_SECONDS: Final = 1.0
+SILENCE_SECONDS: Final = 20.0
+"""A child that neither runs an app nor answers for so long is stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Why, and whether what the page names is to blame."""
+
+    message: str
+    blame: bool
+
+
+class Watch:
+    """Follows one sandbox from tick to tick."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._seen: tuple[bool, int] | None = None
+        self._stalled_seconds = 0.0
+        self._cpu_start = 0.0
+
+    def rest(self) -> None:
+        """It has nothing to do."""
+        self._seen = None
+
+    def tick(self, running: Running, cpu_seconds: float, elapsed_seconds: float) -> Kill | None:
+        """Decide over a sandbox that has work."""
+        now_seen = (running.in_app, running.invocations)
+        if now_seen != self._seen:
+            self._seen = now_seen
+            self._stalled_seconds = 0.0
+            self._cpu_start = cpu_seconds
+            return None
+        self._stalled_seconds += elapsed_seconds
+        if not running.in_app:
+            if self._stalled_seconds > SILENCE_SECONDS:
+                return Kill(f"it did not answer for {SILENCE_SECONDS:g} s", blame=False)
+            return None
+        limits = self._limits
+        if cpu_seconds - self._cpu_start > limits.cpu_seconds + CPU_GRACE_SECONDS:
+            return Kill(f"used more than {limits.cpu_seconds:g} s of CPU time (cpu_seconds)", blame=True)
+        if self._stalled_seconds > limits.hook_seconds + WALL_GRACE_SECONDS:
+            return Kill(f"ran longer than {limits.hook_seconds:g} s (hook_seconds)", blame=True)
+        return None

@@ -1,0 +1,219 @@
+"""A project's processEvent chain over one event (DESIGN 5, Chain semantics).
+
+Each app gets what the previous one returned. After each app the event is encoded, which proves that it is JSON and is
+what a failing later app is undone from; the last encoding is the output.
+
+Rejected: a deep copy before each app (16 µs an event; two encodings cost about 1.5), and running the chain again
+without the app that failed (what it logged, and what it read of the clock, would differ).
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Generator, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from sandbox import codec
+from sandbox.app import App, Failure, describe_failure
+from sandbox.event import FinishedEvent, InvalidEvent, finish, open_envelope
+from sandbox.invocation import Effects, HostCall, fragment
+from sandbox.page import HookTimeout, Page
+from sandbox.wire import HOOKS, EventOutcome
+
+PROCESS_EVENT: Final = HOOKS.index("processEvent")
+
+Row = list[Any]
+"""One entry of a RESULTS frame."""
+
+
+class Encoded(NamedTuple):
+    """An event of exact JSON values, in two parts: all but its properties, and these."""
+
+    head: bytes
+    properties: bytes
+
+    def decode(self) -> dict[str, Any]:
+        event: dict[str, Any] = orjson.loads(self.head)
+        event["properties"] = orjson.loads(self.properties)
+        return event
+
+
+class RefusedReturn(Exception):  # noqa: N818 - not shown as an error of ours
+    """What a hook returned cannot be an event; the message says why."""
+
+
+class Chain:
+    """The apps of one project that have a processEvent, in their order."""
+
+    def __init__(self, project_id: int, apps: Sequence[App], event_bytes: int, page: Page) -> None:
+        self._project_id = project_id
+        self._steps = [(app, app.hooks["processEvent"], app.meta) for app in apps if "processEvent" in app.hooks]
+        self._event_bytes = event_bytes
+        self._page = page
+        self._all_succeeded = _stamps([app.label for app, _, _ in self._steps], [])
+
+    def run(
+        self,
+        event: dict[str, Any],
+        raw: bytes,
+        effects: Effects,
+        failed_before: dict[int, Failure],
+        *,
+        trace: bool,
+    ) -> Generator[HostCall, None, tuple[Row, bytes]]:
+        """Run the chain; yields the host calls that a hook waits for, and returns the event's row and properties.
+
+        `event` is `raw` opened. Installs in `failed_before` are not called: they failed this event in a sandbox that
+        had to be killed.
+        """
+        project_id, page, sequence = self._project_id, self._page, effects.sequence
+        uuid, now = event["uuid"], event["now"]
+        encoded: Encoded | None = None
+        failures: list[tuple[App, Failure]] = []
+        steps: list[Any] = [[0, _whole(event)]] if trace else []
+        for app, hook, meta in self._steps:
+            if failed_before and app.id in failed_before:
+                failures.append((app, failed_before[app.id]))
+                continue
+            captured = len(effects.captures)
+            try:
+                page.enter(sequence, app.id, PROCESS_EVENT)
+                value = hook(event, meta)
+                if type(value) is types.CoroutineType:
+                    value = yield from _drive(value)
+                page.leave()
+                if effects.calls:
+                    yield from _outstanding(effects)
+                if value is None:
+                    return self._dropped(sequence, app, effects, steps), b""
+                encoded = self._encode(value, uuid, project_id)
+                event = value
+            except (Exception, HookTimeout) as error:  # noqa: BLE001 - an app's failure is a result
+                failure = self._failure(sequence, error, app)
+                failures.append((app, failure))
+                del effects.captures[captured:]
+                effects.calls.clear()
+                effects.log(app.id, "ERROR", f"processEvent failed: {failure.message}{_at(failure.line)}", "PLUGIN")
+                event = encoded.decode() if encoded is not None else open_envelope(raw, project_id)
+            if trace:
+                steps.append([app.id, _whole(event)])
+        if encoded is None:
+            encoded = self._encode(event, uuid, project_id)
+        stamps = self._all_succeeded if not failures else self._stamps_without({app.id for app, _ in failures})
+        return _emitted(sequence, finish(event, encoded.properties, now, stamps), effects, failures, steps)
+
+    def _encode(self, event: Any, uuid: str, project_id: int) -> Encoded:
+        """Check what a hook returned, and encode it. Raises RefusedReturn or codec.NotJson."""
+        if type(event) is not dict:
+            raise RefusedReturn(f"processEvent returned {type(event).__name__}: return the event, or None to drop it")
+        team_id, event_uuid = event.setdefault("team_id", project_id), event.setdefault("uuid", uuid)
+        if type(team_id) is not int or team_id != project_id:
+            raise RefusedReturn("processEvent tried to change event.team_id, which it cannot")
+        if type(event_uuid) is not str or event_uuid != uuid:
+            raise RefusedReturn("processEvent tried to change event.uuid, which it cannot")
+        properties = event.pop("properties", None)
+        if type(properties) is not dict:
+            raise RefusedReturn("processEvent returned an event whose properties are not a dict")
+        distinct_id, name = event.get("distinct_id"), event.get("event")
+        if type(distinct_id) is not str or not distinct_id:
+            raise RefusedReturn("processEvent returned an event whose distinct_id is not a non-empty string")
+        if name is None or name == "":
+            raise RefusedReturn("processEvent returned an event without a name (event)")
+        encoded = Encoded(codec.dumps(event), codec.dumps(properties))
+        if len(encoded.head) + len(encoded.properties) > self._event_bytes:
+            raise RefusedReturn(f"processEvent returned an event of more than {self._event_bytes} bytes (event_bytes)")
+        event["properties"] = properties
+        return encoded
+
+    def _failure(self, sequence: int, error: BaseException, app: App) -> Failure:
+        """Describe what went wrong. The app's own code may run for it (an exception's __str__), so the page names the app."""
+        self._page.leave()
+        if isinstance(error, RefusedReturn | codec.NotJson | codec.TooDeep):
+            return Failure("app", str(error))
+        try:
+            self._page.enter(sequence, app.id, PROCESS_EVENT)
+            return describe_failure(error, app.file_name)
+        except HookTimeout as timeout:
+            return Failure("timeout", str(timeout))
+        finally:
+            self._page.leave()
+
+    def _dropped(self, sequence: int, app: App, effects: Effects, steps: list[Any]) -> Row:
+        notes = _notes(effects, [], steps) or {}
+        notes["dropped_by"] = app.id
+        return [sequence, EventOutcome.DROP, "", "", "", "", 0, notes]
+
+    def _stamps_without(self, failed: set[int]) -> bytes:
+        return _stamps(
+            [app.label for app, _, _ in self._steps if app.id not in failed],
+            [app.label for app, _, _ in self._steps if app.id in failed],
+        )
+
+
+@types.coroutine
+def _drive(coroutine: types.CoroutineType[Any, Any, Any]) -> Generator[HostCall, None, Any]:
+    return (yield from coroutine)
+
+
+def _outstanding(effects: Effects) -> Generator[HostCall, None, None]:
+    """A hook is finished when its host calls are, awaited or not."""
+    for call in effects.calls:
+        if not call.done:
+            yield call
+    effects.calls.clear()
+
+
+def _emitted(
+    sequence: int,
+    finished: FinishedEvent,
+    effects: Effects,
+    failures: list[tuple[App, Failure]],
+    steps: list[Any],
+) -> tuple[Row, bytes]:
+    row: Row = [
+        sequence,
+        EventOutcome.EMIT,
+        finished.event,
+        finished.distinct_id,
+        finished.timestamp,
+        finished.elements_chain,
+        len(finished.properties),
+        _notes(effects, failures, steps),
+    ]
+    return row, finished.properties
+
+
+def invalid_row(sequence: int, error: InvalidEvent | codec.InvalidJson | codec.TooDeep) -> Row:
+    """The row of an event that could not be opened."""
+    notes = {"error": [type(error).__name__, str(error)[:300]]}
+    return [sequence, EventOutcome.INVALID, "", "", "", "", 0, notes]
+
+
+def _notes(effects: Effects, failures: list[tuple[App, Failure]], steps: list[Any]) -> dict[str, Any] | None:
+    notes: dict[str, Any] = {}
+    if effects.captures:
+        notes["captures"] = effects.captures
+    if effects.logs:
+        notes["logs"] = effects.logs
+    if failures:
+        notes["failed"] = [[app.id, *failure.as_list()] for app, failure in failures]
+    if steps:
+        notes["trace"] = steps
+    return notes or None
+
+
+def _stamps(succeeded: list[str], failed: list[str]) -> bytes:
+    """`"$plugins_succeeded":[…],"$plugins_failed":[…]`, or nothing when no app ran."""
+    if not succeeded and not failed:
+        return b""
+    return b'"$plugins_succeeded":%b,"$plugins_failed":%b' % (orjson.dumps(succeeded), orjson.dumps(failed))
+
+
+def _whole(event: dict[str, Any]) -> Any:
+    return fragment(orjson.dumps(event))
+
+
+def _at(line: int | None) -> str:
+    return f" (line {line})" if line is not None else ""

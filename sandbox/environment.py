@@ -1,0 +1,81 @@
+"""The globals of an install: everything its code can reach."""
+
+from __future__ import annotations
+
+import codecs
+import importlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sandbox.builtins import app_builtins
+from sandbox.guards import (
+    ATTRIBUTE_GUARD,
+    CATCHABLE,
+    CLASS_GUARD,
+    IMPORT_GUARD,
+    WRITE_GUARD,
+    AppType,
+    guarded_attribute,
+    write_guard,
+)
+from sandbox.modules.catalogue import importer, module_names
+from sandbox.modules.mathematics import reset_decimal_context
+
+__all__ = ["app_globals", "reset_shared_state", "warm_up"]
+
+
+def app_globals(injected: Mapping[str, object], *, clock: Callable[[], float] = time.time) -> dict[str, object]:
+    """Fresh globals for one install, to run code of `compile_app` in. Nothing in them is shared but frozen facades.
+
+    `injected` is added as it is; its values must be facades, plain functions, JSON data of the install's own or exception
+    classes (which apps may extend). `print` goes to the `log` of an injected `console`. `clock` (seconds since 1970) drives
+    `datetime` and `time`.
+    """
+    return {
+        "__name__": "app",
+        "__builtins__": app_builtins(_line_writer(injected.get("console"))),
+        ATTRIBUTE_GUARD: guarded_attribute,
+        CATCHABLE: Exception,
+        CLASS_GUARD: AppType,
+        IMPORT_GUARD: importer(clock),
+        WRITE_GUARD: write_guard,
+        **injected,
+    }
+
+
+def _line_writer(console: Any) -> Callable[[str], object]:
+    return console.log if console is not None else lambda _line: None
+
+
+def reset_shared_state() -> None:
+    """To be called before each entry into an app's code: what apps can leave behind in the process (the decimal context)."""
+    reset_decimal_context()
+
+
+def warm_up() -> None:
+    """Loads whatever apps' code makes Python load later. To be called before the process loses its file system. May block."""
+    for name in (
+        "_strptime",
+        "heapq",
+        "stringprep",
+        "unicodedata",
+        *(("_pylong",) if sys.version_info >= (3, 12) else ()),
+    ):
+        importlib.import_module(name)
+    for encoding in (
+        "ascii",
+        "cp1252",
+        "idna",
+        "latin-1",
+        "punycode",
+        "unicode_escape",
+        "utf-8",
+        "utf-8-sig",
+        "utf-16",
+        "utf-32",
+    ):
+        codecs.lookup(encoding)
+    time.localtime()  # the C library reads the zone once
+    module_names()

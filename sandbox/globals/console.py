@@ -1,0 +1,67 @@
+"""`console` and `print`: lines for the app's owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sandbox import codec
+from sandbox.facade import facade
+from sandbox.invocation import Context
+
+LEVELS: Final = {"debug": "DEBUG", "log": "LOG", "info": "INFO", "warn": "WARN", "error": "ERROR"}
+_MESSAGE_LENGTH: Final = 10_000
+
+
+def make_console(install: int, context: Context) -> object:
+    """The `console` object of one install: `debug, log, info, warn, error`."""
+    return facade("console", {name: make_log(install, context, level) for name, level in LEVELS.items()})
+
+
+def make_log(install: int, context: Context, level: str) -> Callable[..., None]:
+    """A function that logs its arguments, joined by spaces. It returns nothing and never raises for a value's sake."""
+
+    def log(*values: Any) -> None:
+        effects = context.effects
+        if effects is not None:
+            message = " ".join(map(_text, values))
+            effects.log(install, level, _clean(message[:_MESSAGE_LENGTH]))
+
+    return log
+
+
+def make_print(install: int, context: Context) -> Callable[..., None]:
+    """`print`, which logs at level LOG. `sep` and `end` are accepted; `file` and `flush` change nothing."""
+
+    def print_(*values: Any, sep: str | None = None, end: str | None = None, file: Any = None, flush: Any = None) -> None:
+        del end, file, flush
+        effects = context.effects
+        if effects is not None:
+            separator = sep if type(sep) is str else " "
+            effects.log(install, "LOG", _clean(separator.join(map(_text, values))[:_MESSAGE_LENGTH]))
+
+    return print_
+
+
+def _text(value: Any) -> str:
+    """Lists and objects as compact JSON, errors as `Type: message`, all else as str() gives it."""
+    kind = type(value)
+    if kind is str:
+        return value[:_MESSAGE_LENGTH]
+    if kind is dict or kind is list or kind is tuple:
+        try:
+            return codec.dumps(value).decode()
+        except (TypeError, ValueError):
+            return f"<{kind.__name__} that is not JSON>"
+    if isinstance(value, Exception):
+        return f"{kind.__name__}: {value}"
+    return str(value)
+
+
+def _clean(message: str) -> str:
+    """Without control characters but line breaks and tabs, and without lone surrogates, which no log store takes."""
+    if message.isprintable():
+        return message
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else "\ufffd" for character in message
+    )

@@ -1,0 +1,77 @@
+"""`posthog`: what an app asks of its own project (DESIGN 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+from sandbox import codec
+from sandbox.facade import facade
+from sandbox.invocation import Context, HostCall, fragment
+
+GENERIC_DISTINCT_ID: Final = "App Server"
+LIBRARY: Final = "posthog-plugin-server"
+_NAME_LENGTH: Final = 200
+
+
+class LimitExceeded(Exception):  # noqa: N818 - the name that apps know
+    """An app asked for more than its limits allow."""
+
+
+def make_posthog(install: int, context: Context, captures_per_event: int, library_version: str) -> object:
+    """The `posthog` object of one install."""
+    return facade(
+        "posthog",
+        {"capture": make_capture(install, context, captures_per_event, library_version)},
+    )
+
+
+def make_capture(install: int, context: Context, captures_per_event: int, library_version: str) -> Callable[..., HostCall]:
+    """`posthog.capture(event, properties=None)`.
+
+    The arguments are read and encoded at once: what the app does with them later changes nothing. Raises TypeError or
+    ValueError for wrong arguments, LimitExceeded past `captures_per_event` of one event and install.
+    """
+    done = HostCall()
+    done.finish(None)
+
+    def capture(event: str, properties: dict[str, Any] | None = None) -> HostCall:
+        effects = context.current("posthog.capture")
+        if type(event) is not str or not event:
+            raise TypeError("posthog.capture: event must be a non-empty string")
+        if properties is not None and type(properties) is not dict:
+            raise TypeError(f"posthog.capture: properties must be a dict, not {type(properties).__name__}")
+        number = sum(1 for captured in effects.captures if captured[0] == install)
+        if number >= captures_per_event:
+            raise LimitExceeded(f"posthog.capture: more than {captures_per_event} captures for one event (captures_per_event)")
+        fields = dict(properties) if properties else {}
+        timestamp = _timestamp(fields.pop("timestamp", None))
+        distinct_id = fields.get("distinct_id")
+        if distinct_id is None:
+            distinct_id = GENERIC_DISTINCT_ID
+        elif type(distinct_id) is int or type(distinct_id) is float:
+            distinct_id = str(distinct_id)
+        elif type(distinct_id) is not str or not distinct_id:
+            raise TypeError("posthog.capture: distinct_id must be a non-empty string")
+        merged = {"$lib": LIBRARY, "$lib_version": library_version, "distinct_id": distinct_id, **fields}
+        effects.captures.append(
+            [install, number, event[:_NAME_LENGTH], distinct_id, timestamp, fragment(codec.dumps(merged))],
+        )
+        return done
+
+    return capture
+
+
+def _timestamp(value: Any) -> str | None:
+    if value is None:
+        return None
+    if type(value) is str:
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("posthog.capture: timestamp must be ISO 8601 text, such as 2026-01-31T12:00:00Z") from None
+        return value
+    if isinstance(value, datetime):
+        return datetime.isoformat(value)
+    raise TypeError("posthog.capture: timestamp must be ISO 8601 text or a datetime")

@@ -1,0 +1,85 @@
+"""What belongs to one event on its way through the chain: its effects, and the host calls that it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+import orjson
+
+LOG_LINES: Final = 1_000
+LOG_BYTES: Final = 256 * 1024
+"""Of one event's chain together; the host's limit per minute comes on top."""
+
+
+class Effects:
+    """What an event's apps asked for so far. Buffered: the host applies what belongs to hooks that returned."""
+
+    __slots__ = ("calls", "captures", "log_bytes", "logs", "numbers", "sequence")
+
+    def __init__(self, sequence: int) -> None:
+        self.sequence = sequence
+        self.captures: list[list[Any]] = []
+        """[install, number within its hook, event, distinct_id or None, timestamp or None, properties as JSON]"""
+        self.logs: list[list[Any]] = []
+        """[install, level, message, source]"""
+        self.log_bytes = 0
+        self.calls: list[HostCall] = []
+        self.numbers: dict[int, int] = {}
+        """Host calls made by each install"""
+
+    def log(self, install: int, level: str, message: str, source: str = "CONSOLE") -> None:
+        """Keep a line; past the bounds of one event, silently none but the notice that there were more."""
+        if len(self.logs) > LOG_LINES or self.log_bytes > LOG_BYTES:
+            return
+        if len(self.logs) == LOG_LINES or self.log_bytes + len(message) > LOG_BYTES:
+            level, message, source = "WARN", "more log lines of this event were left out", "SYSTEM"
+        self.log_bytes += len(message)
+        self.logs.append([install, level, message, source])
+
+
+class HostCall:
+    """Something that the host does for an app. It has started; awaiting it gives its answer or raises its error."""
+
+    __slots__ = ("_answer", "_error", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._answer: Any = None
+        self._error: str | None = None
+
+    def finish(self, answer: Any) -> None:
+        self.done = True
+        self._answer = answer
+
+    def fail(self, message: str) -> None:
+        self.done = True
+        self._error = message
+
+    def __await__(self) -> Generator[HostCall, None, Any]:
+        if not self.done:
+            yield self
+        if self._error is not None:
+            raise RuntimeError(self._error)
+        return self._answer
+
+
+class Context:
+    """The invocation whose code runs right now, for the globals that apps call. One a child, set by the worker."""
+
+    __slots__ = ("effects", "send_call")
+
+    def __init__(self, send_call: Callable[[Effects, int, str, list[Any]], HostCall]) -> None:
+        self.effects: Effects | None = None
+        self.send_call = send_call
+
+    def current(self, what: str) -> Effects:
+        """The running event's effects. Raises RuntimeError where there is none, as in a module's body."""
+        if self.effects is None:
+            raise RuntimeError(f"{what} works only while a hook runs: call it inside processEvent or another hook")
+        return self.effects
+
+
+def fragment(raw: bytes) -> Any:
+    """JSON that is encoded already, to be put into a larger one as it is."""
+    return orjson.Fragment(raw)

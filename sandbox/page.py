@@ -1,0 +1,99 @@
+"""The page that says what is running, and the timer that ends what runs too long.
+
+The child writes the page, the host reads it, for blame only. The timer is the soft limit: it raises in app code where
+the interpreter looks for signals. What never looks (a long call into C) is ended by the host, which kills the process.
+
+Rejected: arming a timer for each call (0.7 µs an event) and sys.settrace (2.6–7.8 times slower).
+"""
+
+from __future__ import annotations
+
+import mmap
+import signal
+from types import CodeType, FrameType
+from typing import Final
+
+from sandbox.wire import PAGE_BYTES, Word
+
+TICK_SECONDS: Final = 0.01
+
+
+class HookTimeout(BaseException):
+    """The running hook has used up its time. Not an Exception, and its name is out of reach: apps cannot catch it."""
+
+
+class Page:
+    """The words that say what runs now. Without `memory` it is private to this process."""
+
+    def __init__(self, memory: mmap.mmap | None = None) -> None:
+        self._words = memoryview(memory if memory is not None else bytearray(PAGE_BYTES)).cast("I")
+
+    def enter(self, sequence: int, install: int, hook: int) -> None:
+        """App code begins to run."""
+        words = self._words
+        words[Word.SEQUENCE] = sequence
+        words[Word.INSTALL] = install
+        words[Word.HOOK] = hook
+        words[Word.LINE] = 0
+        words[Word.INVOCATIONS] = (words[Word.INVOCATIONS] + 1) & 0xFFFFFFFF
+        words[Word.STATE] = 1
+
+    def leave(self) -> None:
+        """App code does not run."""
+        self._words[0] = 0
+
+    @property
+    def in_app(self) -> bool:
+        return bool(self._words[0])
+
+    @property
+    def install(self) -> int:
+        """Whose code runs, or ran last."""
+        return self._words[Word.INSTALL]
+
+    @property
+    def invocations(self) -> int:
+        return self._words[Word.INVOCATIONS]
+
+    def note_line(self, line: int) -> None:
+        """The line of app code that runs now."""
+        self._words[Word.LINE] = line & 0xFFFFFFFF
+
+
+class SoftTimer:
+    """Ends a hook that has used `cpu_seconds` of CPU time, and again each tick while it goes on regardless."""
+
+    def __init__(self, page: Page, cpu_seconds: float) -> None:
+        self._page = page
+        self._cpu_seconds = cpu_seconds
+        self._app_files: frozenset[str] = frozenset()
+        self._invocation = -1
+        self._ticks = 0
+
+    def start(self, app_files: frozenset[str]) -> None:
+        """Begin to tick. `app_files` are the file names under which app code was compiled."""
+        self._app_files = app_files
+        signal.signal(signal.SIGPROF, self._tick)
+        signal.setitimer(signal.ITIMER_PROF, TICK_SECONDS, TICK_SECONDS)
+
+    def _tick(self, _signal: int, frame: FrameType | None) -> None:
+        page = self._page
+        if not page.in_app:
+            return
+        invocation = page.invocations
+        if invocation != self._invocation:
+            self._invocation = invocation
+            self._ticks = 0
+        self._ticks += 1
+        page.note_line(_app_line(frame, self._app_files))
+        if self._ticks * TICK_SECONDS > self._cpu_seconds:
+            raise HookTimeout(f"used more than {self._cpu_seconds:g} s of CPU time (cpu_seconds)")
+
+
+def _app_line(frame: FrameType | None, app_files: frozenset[str]) -> int:
+    while frame is not None:
+        code: CodeType = frame.f_code
+        if code.co_filename in app_files:
+            return frame.f_lineno or 0
+        frame = frame.f_back
+    return 0
