@@ -22,6 +22,8 @@ from sandbox.invocation import Effects, HostCall, fragment
 from sandbox.page import HookTimeout, Page
 from sandbox.wire import HOOKS, EventOutcome
 
+_RECORD_OVERHEAD_BYTES: Final = 16 * 1024
+"""What the output message adds to an event: its other fields, key and headers, and the stamps of the apps, as a bound"""
 PROCESS_EVENT: Final = HOOKS.index("processEvent")
 
 Row = list[Any]
@@ -47,10 +49,11 @@ class RefusedReturn(Exception):  # noqa: N818 - not shown as an error of ours
 class Chain:
     """The apps of one project that have a processEvent, in their order."""
 
-    def __init__(self, project_id: int, apps: Sequence[App], event_bytes: int, page: Page) -> None:
+    def __init__(self, project_id: int, apps: Sequence[App], event_bytes: int, record_bytes: int, page: Page) -> None:
         self._project_id = project_id
         self._steps = [(app, app.hooks["processEvent"], app.meta) for app in apps if "processEvent" in app.hooks]
         self._event_bytes = event_bytes
+        self._record_bytes = record_bytes - _RECORD_OVERHEAD_BYTES
         self._page = page
         self._all_succeeded = _stamps([app.label for app, _, _ in self._steps], [])
 
@@ -122,8 +125,14 @@ class Chain:
         if name is None or name == "":
             raise RefusedReturn("processEvent returned an event without a name (event)")
         encoded = Encoded(codec.dumps(event), codec.dumps(properties))
-        if len(encoded.head) + len(encoded.properties) > self._event_bytes:
+        size = len(encoded.head) + len(encoded.properties)
+        if size > self._event_bytes:
             raise RefusedReturn(f"processEvent returned an event of more than {self._event_bytes} bytes (event_bytes)")
+        if (
+            2 * size > self._record_bytes
+            and len(encoded.head) + _quoted_length(encoded.properties) > self._record_bytes
+        ):
+            raise RefusedReturn("processEvent returned an event too large for the event log (RECORD_BYTES)")
         event["properties"] = properties
         return encoded
 
@@ -209,6 +218,11 @@ def _stamps(succeeded: list[str], failed: list[str]) -> bytes:
     if not succeeded and not failed:
         return b""
     return b'"$plugins_succeeded":%b,"$plugins_failed":%b' % (orjson.dumps(succeeded), orjson.dumps(failed))
+
+
+def _quoted_length(raw: bytes) -> int:
+    """The length of JSON text once it is a string inside other JSON."""
+    return len(raw) + raw.count(b'"') + raw.count(b"\\")
 
 
 def _whole(event: dict[str, Any]) -> Any:

@@ -104,6 +104,7 @@ class Worker:
             self._project_id,
             [app for app in self._apps if app.error is None],
             limits["event_bytes"],
+            limits["record_bytes"],
             self._page,
         )
         installs = [

@@ -13,6 +13,7 @@ FULL costs one fsync a commit, and lanes commit some ten times a second.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from plugin_server.database.uninterrupted import UninterruptedConnection
 from plugin_server.model.errors import ConfigurationError
 
 SQLITE_FILE_NAME = "plugin-server.sqlite3"
@@ -48,27 +50,34 @@ class Database:
     def __init__(self, url: str) -> None:
         parsed = _with_driver(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self.engine: AsyncEngine = create_async_engine(parsed, pool_pre_ping=not self.is_sqlite)
+        self.engine: AsyncEngine
         if self.is_sqlite:
+            path = parsed.database or ":memory:"
+            self.engine = create_async_engine(parsed, async_creator=lambda: _connect_sqlite(path))
             event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            self.engine = create_async_engine(parsed, pool_pre_ping=True)
         self._reading_engine = self.engine.execution_options(**{_READ_ONLY: True})
         self._write_lock: asyncio.Lock | nullcontext[None] = asyncio.Lock() if self.is_sqlite else nullcontext()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction: committed at the end of the block, rolled back when it raises or is cancelled.
+        """One transaction: committed at the end of the block, rolled back when it raises.
 
-        On SQLite all others wait meanwhile, so await nothing but the database in it. Raises SQLAlchemy's errors.
+        On SQLite all others wait meanwhile, so await nothing but the database in it; a cancellation then takes effect
+        after the transaction, which is committed. On Postgres it is rolled back. Raises SQLAlchemy's errors.
         """
         async with self._write_lock, self.engine.begin() as connection:
             yield connection
+        await asyncio.sleep(0)  # where a cancellation that came during a statement takes effect
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """One consistent view, that never waits for a writer. Must not write. Raises SQLAlchemy's errors."""
         async with self._reading_engine.connect() as connection:
             yield connection
+        await asyncio.sleep(0)  # as in `write`
 
     async def close(self) -> None:
         """Close all connections. It may be used again afterwards."""
@@ -83,8 +92,17 @@ def _with_driver(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
+async def _connect_sqlite(path: str) -> UninterruptedConnection:
+    def connect() -> sqlite3.Connection:
+        # No isolation level, else the driver sends BEGINs of its own. It is used from one thread, opened in another.
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    connection = UninterruptedConnection(connect)
+    await connection
+    return connection
+
+
 def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:
-    dbapi_connection.isolation_level = None  # else the driver sends BEGINs of its own
     cursor = dbapi_connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
     cursor.execute("PRAGMA journal_mode = WAL")

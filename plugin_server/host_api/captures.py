@@ -59,7 +59,9 @@ class AppliedCaptures:
 class Captures:
     """Applies captures. One a worker: it holds the token buckets of rule 4."""
 
-    def __init__(self, ingestion_topic: str, dead_letter_topic: str, record_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, ingestion_topic: str, dead_letter_topic: str, record_bytes: int, clock: Callable[[], float]
+    ) -> None:
         self._ingestion_topic = ingestion_topic
         self._dead_letter_topic = dead_letter_topic
         self._record_bytes = record_bytes
@@ -108,7 +110,11 @@ class Captures:
     def _take_token(self, project: Project, install: int) -> bool:
         bucket = self._buckets.get(install)
         policy = project.loop_policy
-        if bucket is None or bucket.capacity != policy.captures_burst or bucket.per_second != policy.captures_per_second:
+        if (
+            bucket is None
+            or bucket.capacity != policy.captures_burst
+            or bucket.per_second != policy.captures_per_second
+        ):
             bucket = self._buckets[install] = TokenBucket(policy.captures_burst, policy.captures_per_second)
         return bucket.take(self._clock())
 

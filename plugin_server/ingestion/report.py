@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -29,11 +29,10 @@ class Follower(Protocol):
 class LaneReport:
     """One for all lanes. Called once a batch, and for the events that are not ordinary."""
 
-    def __init__(self, metrics: Metrics, events_topic: str, follower: Follower, report_restarts: Callable[[], None]) -> None:
+    def __init__(self, metrics: Metrics, events_topic: str, follower: Follower) -> None:
         self._metrics = metrics
         self._events_topic = events_topic
         self._follower = follower
-        self.lane_restarted = report_restarts
 
     def taken(self, count: int) -> None:
         self._metrics.events_taken.inc(count)
@@ -49,7 +48,9 @@ class LaneReport:
         _log.info("dead_letter", step=letter.step, reason=letter.reason, error=letter.error, offset=record.offset)
         if self._follower.following:
             raw = (record.value or b"")[:2_000].decode(errors="replace")
-            self._follower.publish({"kind": "dead_letter", "step": letter.step, "reason": letter.reason, "error": letter.error, "raw": raw})
+            self._follower.publish(
+                {"kind": "dead_letter", "step": letter.step, "reason": letter.reason, "error": letter.error, "raw": raw}
+            )
 
     def event(self, event: PendingEvent, result: ChainResult, emitted: Emitted) -> None:
         """An event that captured, logged, failed, was dropped, refused or followed."""
@@ -59,7 +60,11 @@ class LaneReport:
         elif isinstance(ended, DeadLetter):
             metrics.dead_letters.labels(ended.step, ended.reason).inc()
             _log.info(
-                "dead_letter", step=ended.step, reason=ended.reason, error=ended.error, offset=event.record.offset,
+                "dead_letter",
+                step=ended.step,
+                reason=ended.reason,
+                error=ended.error,
+                offset=event.record.offset,
                 project_id=event.project.id,
             )
         if notes is not None:
@@ -73,7 +78,9 @@ class LaneReport:
         if emitted.cuts:
             totals = Counter({(cut.install_id, cut.reason): cut.count for cut in emitted.cuts})
             for (install_id, reason), count in totals.items():
-                _log.info("captures_cut", project_id=event.project.id, install_id=install_id, reason=reason, count=count)
+                _log.info(
+                    "captures_cut", project_id=event.project.id, install_id=install_id, reason=reason, count=count
+                )
         if self._follower.following:
             self._follower.publish(describe_event(event, result, emitted))
 
@@ -94,7 +101,13 @@ def describe_event(event: PendingEvent, result: ChainResult, emitted: Emitted) -
         "logs": [],
         "failed": [],
         "cuts": [
-            {"app": labels.get(cut.install_id), "reason": cut.reason, "count": cut.count, "chain": cut.chain, "cut": cut.was_cut}
+            {
+                "app": labels.get(cut.install_id),
+                "reason": cut.reason,
+                "count": cut.count,
+                "chain": cut.chain,
+                "cut": cut.was_cut,
+            }
             for cut in emitted.cuts
         ],
     }
@@ -108,7 +121,12 @@ def describe_event(event: PendingEvent, result: ChainResult, emitted: Emitted) -
             {"app": labels.get(line.install_id), "level": line.level, "message": line.message} for line in notes.logs
         ]
         entry["failed"] = [
-            {"app": labels.get(failure.install_id), "kind": failure.kind, "message": failure.message, "line": failure.line}
+            {
+                "app": labels.get(failure.install_id),
+                "kind": failure.kind,
+                "message": failure.message,
+                "line": failure.line,
+            }
             for failure in notes.failures
         ]
     if isinstance(ended, Drop):

@@ -23,13 +23,17 @@ class SandboxPool:
         host_calls: HostCalls,
         on_loaded: OnLoaded,
         library_version: str,
+        record_bytes: int,
         *,
+        on_restart: Callable[[int], None] = lambda _project_id: None,
         is_traced: Callable[[], bool] = lambda: False,
     ) -> None:
         self._fork_server = ForkServer()
         self._host_calls = host_calls
         self._on_loaded = on_loaded
         self._library_version = library_version
+        self._record_bytes = record_bytes
+        self._on_restart = on_restart
         self._is_traced = is_traced
         self._sandboxes: dict[int, ProjectSandbox] = {}
         self._watchdog: asyncio.Task[None] | None = None
@@ -57,6 +61,8 @@ class SandboxPool:
                 self._host_calls,
                 self._on_loaded,
                 self._library_version,
+                self._record_bytes,
+                on_restart=self._on_restart,
                 is_traced=self._is_traced,
             )
         sandbox.submit(works)

@@ -35,7 +35,7 @@ _DELIVERY_HOOKS: Final = frozenset({"onEvent", "onSnapshot", "exportEvents", "co
 _log = structlog.get_logger(__name__)
 
 Spawn = Callable[[int, Callable[[int], None]], Awaitable[SandboxHandle]]
-OnLoaded = Callable[[Project, Loaded], None]
+OnLoaded = Callable[[Project, Loaded], object]
 
 
 class _Waiting:
@@ -59,7 +59,9 @@ class ProjectSandbox:
         host_calls: HostCalls,
         on_loaded: OnLoaded,
         library_version: str,
+        record_bytes: int,
         *,
+        on_restart: Callable[[int], None],
         is_traced: Callable[[], bool],
     ) -> None:
         self.project = project
@@ -67,6 +69,8 @@ class ProjectSandbox:
         self._host_calls = host_calls
         self._on_loaded = on_loaded
         self._library_version = library_version
+        self._record_bytes = record_bytes
+        self._on_restart = on_restart
         self._is_traced = is_traced
         self._reader = ReplyReader(project)
         self._process: SandboxProcess | None = None
@@ -88,7 +92,6 @@ class ProjectSandbox:
         """Installs that killed a sandbox while loading"""
         self._has_delivery = False
         self._calls: set[asyncio.Task[None]] = set()
-        self.restarts = 0
 
     def submit(self, works: Sequence[Work[Any]]) -> None:
         """Take events, to be run in this order per distinct_id. Each sink gets each of its events back once."""
@@ -317,6 +320,7 @@ class ProjectSandbox:
             "limits": {
                 "cpu_seconds": limits.cpu_seconds,
                 "event_bytes": limits.event_bytes,
+                "record_bytes": self._record_bytes,
                 "captures_per_event": limits.captures_per_event,
             },
         }
@@ -354,7 +358,7 @@ class ProjectSandbox:
         self._process = None
         if self._closing:
             return
-        self.restarts += 1
+        self._on_restart(self.project.id)
         if self._blamed is None and running.in_app:
             self._blame(running.sequence, running.install_id, "sandbox", "ended the sandbox", running.line or None)
         blamed = self._blamed

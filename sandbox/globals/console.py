@@ -33,7 +33,9 @@ def make_log(install: int, context: Context, level: str) -> Callable[..., None]:
 def make_print(install: int, context: Context) -> Callable[..., None]:
     """`print`, which logs at level LOG. `sep` and `end` are accepted; `file` and `flush` change nothing."""
 
-    def print_(*values: Any, sep: str | None = None, end: str | None = None, file: Any = None, flush: Any = None) -> None:
+    def print_(
+        *values: Any, sep: str | None = None, end: str | None = None, file: Any = None, flush: Any = None
+    ) -> None:
         del end, file, flush
         effects = context.effects
         if effects is not None:
@@ -62,6 +64,4 @@ def _clean(message: str) -> str:
     """Without control characters but line breaks and tabs, and without lone surrogates, which no log store takes."""
     if message.isprintable():
         return message
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else "\ufffd" for character in message
-    )
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in message)

@@ -27,7 +27,9 @@ def make_posthog(install: int, context: Context, captures_per_event: int, librar
     )
 
 
-def make_capture(install: int, context: Context, captures_per_event: int, library_version: str) -> Callable[..., HostCall]:
+def make_capture(
+    install: int, context: Context, captures_per_event: int, library_version: str
+) -> Callable[..., HostCall]:
     """`posthog.capture(event, properties=None)`.
 
     The arguments are read and encoded at once: what the app does with them later changes nothing. Raises TypeError or
@@ -44,7 +46,9 @@ def make_capture(install: int, context: Context, captures_per_event: int, librar
             raise TypeError(f"posthog.capture: properties must be a dict, not {type(properties).__name__}")
         number = sum(1 for captured in effects.captures if captured[0] == install)
         if number >= captures_per_event:
-            raise LimitExceeded(f"posthog.capture: more than {captures_per_event} captures for one event (captures_per_event)")
+            raise LimitExceeded(
+                f"posthog.capture: more than {captures_per_event} captures for one event (captures_per_event)"
+            )
         fields = dict(properties) if properties else {}
         timestamp = _timestamp(fields.pop("timestamp", None))
         distinct_id = fields.get("distinct_id")

@@ -158,6 +158,31 @@ async def test_a_full_disk_loses_nothing_and_is_recovered_from(tmp_path: Path, t
     await logs.close()
 
 
+async def test_cancelled_commits_leave_no_lock_behind(logs: EmbeddedLogs) -> None:
+    """A statement torn off by cancellation kept SQLite's write lock: `database is locked` for all who came after."""
+    log = await logs.make_joined()
+    expected = []
+    for number in range(300):
+        lane = await log.open_lane(0)
+        committing = asyncio.create_task(lane.commit([logs.record(b"%d" % number)], Position(number + 1)))
+        await asyncio.sleep(0.0002 * (number % 30))
+        committing.cancel()
+        await asyncio.gather(committing, return_exceptions=True)
+        if (await log.open_lane(0)).position == Position(number + 1):
+            expected.append(b"%d" % number)
+    assert values_of(await read_all(log, logs.output, len(expected))) == expected
+
+
+async def test_a_deadline_in_the_middle_of_a_statement_is_a_time_out(logs: EmbeddedLogs) -> None:
+    await logs.make()
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT count(*) FROM n"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001), logs.database.write() as connection:
+            await connection.exec_driver_sql(slow)
+    async with logs.database.write() as connection:
+        assert (await connection.exec_driver_sql("SELECT 1")).scalar_one() == 1
+
+
 async def test_prune_deletes_what_every_group_has_finished(logs: EmbeddedLogs) -> None:
     log = await logs.make_joined()
     assert isinstance(log, EmbeddedEventLog)

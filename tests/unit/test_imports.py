@@ -71,7 +71,8 @@ RULES = (
     stage("ingestion", "plugin_server.outputs", "plugin_server.runtime", "plugin_server.host_api"),
     stage("delivery"),
     stage("runtime"),
-    stage("host_api"),
+    # What the host does for apps: its requests come as the sandbox's checked answers, its effects leave as outputs.
+    stage("host_api", "plugin_server.outputs", "plugin_server.runtime.replies"),
     stage("background"),
     stage("registry"),
     stage("outputs"),

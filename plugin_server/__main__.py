@@ -1,0 +1,5 @@
+"""`python -m plugin_server`."""
+
+from plugin_server.cli.main import app
+
+app()
