@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
+from sandbox import codec
 from sandbox.environment import app_globals
 from sandbox.globals.console import make_console, make_print
 from sandbox.globals.meta import make_meta
-from sandbox.globals.posthog import LimitExceeded, make_posthog
+from sandbox.globals.posthog import make_posthog
 from sandbox.guards import is_app_callable
-from sandbox.invocation import Context
+from sandbox.invocation import Context, LimitExceeded
 from sandbox.page import HookTimeout
 from sandbox.policy import AppSyntaxError, compile_app
 
@@ -126,13 +127,14 @@ def describe_failure(error: BaseException, file_name: str) -> Failure:
     if isinstance(error, HookTimeout):
         kind, message = "timeout", str(error)
     else:
-        kind = {MemoryError: "memory", LimitExceeded: "limit"}.get(type(error), "app")
+        kind = "memory" if type(error) is MemoryError else "limit" if type(error) is LimitExceeded else "app"
         try:
             text = str(error)
         except Exception:  # noqa: BLE001 - an exception of the app's that cannot be printed
             text = ""
         message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return Failure(kind, message[:_MESSAGE_LENGTH], error_line(error.__traceback__, file_name))
+    message = codec.replace_surrogates(message[:_MESSAGE_LENGTH])
+    return Failure(kind, message, error_line(error.__traceback__, file_name))
 
 
 def error_line(traceback: TracebackType | None, file_name: str) -> int | None:

@@ -85,6 +85,8 @@ def app_builtins(write_line: Callable[[str], object]) -> dict[str, Any]:
         del end, flush  # every call is one entry of the log
         if file is not None:
             raise TypeError("print() writes to the log; it takes no file")
+        if sep is not None and type(sep) is not str:
+            raise TypeError("sep must be None or a str")
         write_line((" " if sep is None else sep).join(str(value) for value in values))
 
     names = {name: getattr(builtins, name) for name in (*_NATIVE, *_EXCEPTIONS)}

@@ -79,18 +79,20 @@ class Chain:
         for app, hook, meta in self._steps:
             if failed_before and app.id in failed_before:
                 failures.append((app, failed_before[app.id]))
+                if trace:
+                    steps.append([app.id, _whole(event)])
                 continue
             captured = len(effects.captures)
             try:
                 page.enter(sequence, app.id, PROCESS_EVENT)
                 value = hook(event, meta)
                 if type(value) is types.CoroutineType:
-                    value = yield from _drive(value)
+                    value = yield from _drive(value, page, sequence, app.id)
                 page.leave()
                 if effects.calls:
                     yield from _outstanding(effects)
                 if value is None:
-                    return self._dropped(sequence, app, effects, steps), b""
+                    return self._dropped(sequence, app, effects, failures, steps), b""
                 encoded = self._encode(value, uuid, project_id)
                 event = value
             except (Exception, HookTimeout) as error:  # noqa: BLE001 - an app's failure is a result
@@ -102,10 +104,10 @@ class Chain:
                 event = encoded.decode() if encoded is not None else open_envelope(raw, project_id)
             if trace:
                 steps.append([app.id, _whole(event)])
-        if encoded is None:
-            encoded = self._encode(event, uuid, project_id)
+        # As it came, the event is bounded by the record that brought it, whatever an app may return.
+        properties = encoded.properties if encoded is not None else codec.dumps(event["properties"])
         stamps = self._all_succeeded if not failures else self._stamps_without({app.id for app, _ in failures})
-        return _emitted(sequence, finish(event, encoded.properties, now, stamps), effects, failures, steps)
+        return _emitted(sequence, finish(event, properties, now, stamps), effects, failures, steps)
 
     def _encode(self, event: Any, uuid: str, project_id: int) -> Encoded:
         """Check what a hook returned, and encode it. Raises RefusedReturn or codec.NotJson."""
@@ -124,7 +126,9 @@ class Chain:
             raise RefusedReturn("processEvent returned an event whose distinct_id is not a non-empty string")
         if name is None or name == "":
             raise RefusedReturn("processEvent returned an event without a name (event)")
-        encoded = Encoded(codec.dumps(event), codec.dumps(properties))
+        head = codec.dumps(event)
+        event["properties"] = properties  # before it is encoded, so that an event within its properties is a cycle
+        encoded = Encoded(head, codec.dumps(properties))
         size = len(encoded.head) + len(encoded.properties)
         if size > self._event_bytes:
             raise RefusedReturn(f"processEvent returned an event of more than {self._event_bytes} bytes (event_bytes)")
@@ -133,7 +137,6 @@ class Chain:
             and len(encoded.head) + _quoted_length(encoded.properties) > self._record_bytes
         ):
             raise RefusedReturn("processEvent returned an event too large for the event log (RECORD_BYTES)")
-        event["properties"] = properties
         return encoded
 
     def _failure(self, sequence: int, error: BaseException, app: App) -> Failure:
@@ -149,8 +152,10 @@ class Chain:
         finally:
             self._page.leave()
 
-    def _dropped(self, sequence: int, app: App, effects: Effects, steps: list[Any]) -> Row:
-        notes = _notes(effects, [], steps) or {}
+    def _dropped(
+        self, sequence: int, app: App, effects: Effects, failures: list[tuple[App, Failure]], steps: list[Any]
+    ) -> Row:
+        notes = _notes(effects, failures, steps) or {}
         notes["dropped_by"] = app.id
         return [sequence, EventOutcome.DROP, "", "", "", "", 0, notes]
 
@@ -161,9 +166,35 @@ class Chain:
         )
 
 
-@types.coroutine
-def _drive(coroutine: types.CoroutineType[Any, Any, Any]) -> Generator[HostCall, None, Any]:
-    return (yield from coroutine)
+def _drive(
+    coroutine: types.CoroutineType[Any, Any, Any], page: Page, sequence: int, install: int
+) -> Generator[HostCall, None, Any]:
+    """As `yield from`, but the page says whose code runs whenever it goes on: its limits hold after an await too."""
+    error: BaseException | None = None
+    while True:
+        try:
+            waited = coroutine.send(None) if error is None else coroutine.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            error = yield waited
+        except GeneratorExit:
+            _close(coroutine, page, sequence, install)
+            raise
+        except (Exception, HookTimeout) as thrown:  # noqa: BLE001 - for the hook to see
+            error = thrown
+        page.enter(sequence, install, PROCESS_EVENT)
+
+
+def _close(coroutine: types.CoroutineType[Any, Any, Any], page: Page, sequence: int, install: int) -> None:
+    """End a hook that is given up. What it does about that no longer counts."""
+    page.enter(sequence, install, PROCESS_EVENT)
+    try:
+        coroutine.close()
+    except (Exception, HookTimeout):  # noqa: BLE001, S110 - it has failed already
+        pass
+    finally:
+        page.leave()
 
 
 def _outstanding(effects: Effects) -> Generator[HostCall, None, None]:

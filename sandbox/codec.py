@@ -63,15 +63,20 @@ def check_depth(value: Any) -> None:
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []
-        for item in level:
-            if type(item) is dict:
-                below.extend(item.values())
-            elif type(item) is list or type(item) is tuple:
-                below.extend(item)
-        if not below:
+        level = [item for item in level if type(item) is dict or type(item) is list or type(item) is tuple]
+        if not level:
             return
+        for item in level:
+            below.extend(item.values() if type(item) is dict else item)
         level = below
     raise TooDeep
+
+
+def replace_surrogates(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, so that it can be encoded."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _may_be_deep(raw: bytes | str) -> bool:
@@ -113,7 +118,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _replace_surrogates(value: Any) -> Any:
     if type(value) is str:
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not value.isascii() else value
+        return replace_surrogates(value)
     if type(value) is list:
         return [_replace_surrogates(item) for item in value]
     if type(value) is dict:
@@ -151,7 +156,7 @@ def _explained(error: TypeError) -> NotJson:
 
 
 def _check_finite(value: Any) -> None:
-    """orjson writes NaN and infinities as null; refuse them instead."""
+    """Orjson writes NaN and infinities as null; refuse them instead."""
     stack = [value]
     while stack:
         item = stack.pop()

@@ -176,7 +176,7 @@ def _element(element: dict[str, Any]) -> str:
             tag if type(tag) is str else "",
             *(f".{name}".replace('"', "") for name in sorted(map(str, classes))),
             ":",
-            *(f'{key}="{_attribute(value)}"' for key, value in sorted(attributes.items())),
+            *(f'{_attribute(key)}="{_attribute(value)}"' for key, value in sorted(attributes.items())),
         )
     )
 

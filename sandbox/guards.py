@@ -25,7 +25,9 @@ CLASS_GUARD = "<class>"
 CATCHABLE = "<Exception>"
 """What a bare `except:` catches: the host's time-outs derive from BaseException and pass."""
 
-SPECIAL_ATTRIBUTES = frozenset({"format", "format_map", "send", "throw", "_asdict", "_fields", "_replace"})
+SPECIAL_ATTRIBUTES = frozenset(
+    {"format", "format_map", "groupindex", "send", "throw", "_asdict", "_fields", "_replace"}
+)
 """Names that `guarded_attribute` looks up: right on some objects, a way out on others."""
 
 _INSPECTED: tuple[tuple[type, str], ...] = (
@@ -75,6 +77,9 @@ def guarded_attribute(value: object, name: str) -> Any:
         return getattr(value, name)
     if not name.startswith("_"):
         found = getattr(value, name)
+        if isinstance(found, types.MappingProxyType):
+            # Pattern.groupindex: comparing the view with an object hands that object the dict below, and `re` shares its patterns.
+            return dict(found)
         # A C method here is str.format (CVE-2023-41039) or a coroutine's send, which hands out what the host yields to its driver.
         if isinstance(found, (types.FunctionType, types.MethodType)) or is_app_object(found) or not callable(found):
             return found

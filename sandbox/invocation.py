@@ -10,17 +10,26 @@ import orjson
 LOG_LINES: Final = 1_000
 LOG_BYTES: Final = 256 * 1024
 """Of one event's chain together; the host's limit per minute comes on top."""
+CAPTURE_BYTES: Final = 8 * 2**20
+"""Of one event's chain together, so that they fit a frame"""
+HOST_CALLS: Final = 1_000
+"""Of one event's chain together, awaited or not: each is work for the host before it is judged"""
+
+
+class LimitExceeded(Exception):  # noqa: N818 - the name that apps know
+    """An app asked for more than its limits allow."""
 
 
 class Effects:
     """What an event's apps asked for so far. Buffered: the host applies what belongs to hooks that returned."""
 
-    __slots__ = ("calls", "captures", "log_bytes", "logs", "numbers", "sequence")
+    __slots__ = ("calls", "capture_bytes", "captures", "log_bytes", "logs", "numbers", "sequence")
 
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
         self.captures: list[list[Any]] = []
         """[install, number within its hook, event, distinct_id or None, timestamp or None, properties as JSON]"""
+        self.capture_bytes = 0
         self.logs: list[list[Any]] = []
         """[install, level, message, source]"""
         self.log_bytes = 0
@@ -28,12 +37,20 @@ class Effects:
         self.numbers: dict[int, int] = {}
         """Host calls made by each install"""
 
+    def capture(self, entry: list[Any], size: int) -> None:
+        """Keep a capture whose properties take `size` bytes. Raises LimitExceeded."""
+        if self.capture_bytes + size > CAPTURE_BYTES:
+            raise LimitExceeded(f"posthog.capture: the captures of one event take more than {CAPTURE_BYTES} bytes")
+        self.capture_bytes += size
+        self.captures.append(entry)
+
     def log(self, install: int, level: str, message: str, source: str = "CONSOLE") -> None:
         """Keep a line; past the bounds of one event, silently none but the notice that there were more."""
         if len(self.logs) > LOG_LINES or self.log_bytes > LOG_BYTES:
             return
         if len(self.logs) == LOG_LINES or self.log_bytes + len(message) > LOG_BYTES:
             level, message, source = "WARN", "more log lines of this event were left out", "SYSTEM"
+            self.log_bytes = LOG_BYTES
         self.log_bytes += len(message)
         self.logs.append([install, level, message, source])
 

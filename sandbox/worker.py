@@ -15,7 +15,7 @@ from sandbox import codec
 from sandbox.app import App, Failure, describe_failure, load_app
 from sandbox.chain import Chain, Row, invalid_row
 from sandbox.event import InvalidEvent, open_envelope
-from sandbox.invocation import Context, Effects, HostCall
+from sandbox.invocation import HOST_CALLS, Context, Effects, HostCall, LimitExceeded
 from sandbox.page import HookTimeout, Page, SoftTimer
 from sandbox.wire import BLOB_LIMIT_BYTES, HEAD_LIMIT_BYTES, HEADER, HOOKS, WIRE_VERSION, FrameKind, encode_frame
 
@@ -43,7 +43,6 @@ class Suspended(NamedTuple):
     running: Running
     effects: Effects
     distinct_id: str
-    installs: list[int]
 
 
 class Worker:
@@ -58,7 +57,8 @@ class Worker:
         self._project_id = 0
         self._rows: list[Row] = []
         self._blobs: list[bytes] = []
-        self._blob_bytes = 0
+        self._pending_bytes = 0
+        """Of the rows and blobs that were not sent, as a bound"""
         self._calls: dict[int, HostCall] = {}
         self._waiting: dict[int, list[int]] = {}
         """Sequences of the events that wait for a call, by the call's identity"""
@@ -154,7 +154,7 @@ class Worker:
                 else:
                     self._start(event, distinct_id)
             sequence += 1
-            if self._blob_bytes > _FLUSH_BYTES:
+            if self._pending_bytes > _FLUSH_BYTES:
                 self._flush()
 
     def _start(self, event: Event, distinct_id: str) -> bool:
@@ -162,7 +162,7 @@ class Worker:
         assert self._chain is not None, "RUN came before LOAD"
         effects = Effects(event.sequence)
         running = self._chain.run(event.opened, event.raw, effects, event.failed_before, trace=event.trace)
-        return self._advance(Suspended(event, running, effects, distinct_id, []), None)
+        return self._advance(Suspended(event, running, effects, distinct_id), None)
 
     def _advance(self, suspended: Suspended, error: HookTimeout | None) -> bool:
         running, effects = suspended.running, suspended.effects
@@ -173,14 +173,15 @@ class Worker:
             while type(waited) is not HostCall or error is not None:
                 throws += 1
                 if throws > _MAX_THROWS:
-                    running.close()
                     raise HookTimeout("did not end when it was told to")
                 waited = running.throw(error or TypeError("only what the host gives can be awaited"))
         except StopIteration as stop:
             row, properties = stop.value
             self._rows.append(row)
             self._blobs.append(properties)
-            self._blob_bytes += len(properties)
+            self._pending_bytes += len(properties) + effects.log_bytes + effects.capture_bytes
+            if suspended.event.trace:
+                self._pending_bytes += len(suspended.event.raw) * (1 + len(self._apps))
             return True
         except HookTimeout as timeout:
             return self._start_without(self._page.install, suspended, timeout)
@@ -215,6 +216,8 @@ class Worker:
                 return
 
     def _send_call(self, effects: Effects, install: int, name: str, arguments: list[Any]) -> HostCall:
+        if sum(effects.numbers.values()) >= HOST_CALLS:
+            raise LimitExceeded(f"{name}: more than {HOST_CALLS} calls to the host for one event")
         call, call_id = HostCall(), self._next_call
         self._next_call += 1
         self._calls[call_id] = call
@@ -244,7 +247,7 @@ class Worker:
     def _flush(self, batches_ended: int = 0) -> None:
         if self._rows or batches_ended:
             rows, blobs = self._rows, self._blobs
-            self._rows, self._blobs, self._blob_bytes = [], [], 0
+            self._rows, self._blobs, self._pending_bytes = [], [], 0
             self._send(FrameKind.RESULTS, [batches_ended, rows], b"".join(blobs))
 
     def _send(self, kind: FrameKind, head: Any, blob: bytes = b"") -> None:

@@ -32,7 +32,7 @@ def uuid7(time: datetime) -> UUID:
     return UUID(int=milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (2**62 - 1))
 
 
-def _envelope(  # noqa: PLR0917
+def _envelope(
     event: CapturedEvent, request: CaptureRequest, topic: str, ip: str, received_at: datetime, record_bytes: int
 ) -> OutputRecord:
     value: dict[str, str | bool] = {

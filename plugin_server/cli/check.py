@@ -126,7 +126,12 @@ async def _check_sandbox() -> str:
 async def _load(project: Project) -> Loaded:
     """Load a project's apps in a sandbox of their own, as at the first event."""
     done: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
-    async with _pool(lambda _project, loaded: done.done() or done.set_result(loaded)) as pool:
+
+    def note(_project: Project, loaded: Loaded) -> None:
+        if not done.done():
+            done.set_result(loaded)
+
+    async with _pool(note) as pool:
         pool.submit(project, [])
         try:
             async with asyncio.timeout(_SANDBOX_SECONDS):
@@ -152,7 +157,7 @@ class _OneResult:
 class _pool:  # noqa: N801 - a context manager
     """A pool for as long as the block runs."""
 
-    def __init__(self, on_loaded: Callable[[Project, Loaded], object]) -> None:
+    def __init__(self, on_loaded: Callable[[Project, Loaded], None]) -> None:
         self._pool = SandboxPool(HostApi(), on_loaded, "check", 1_000_000)
 
     async def __aenter__(self) -> SandboxPool:

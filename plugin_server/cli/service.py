@@ -32,7 +32,7 @@ from plugin_server.ingestion.lane import IngestionLane, LaneLimits
 from plugin_server.ingestion.report import LaneReport
 from plugin_server.ingestion.supervisor import LaneSupervisor
 from plugin_server.metrics import Metrics
-from plugin_server.model.errors import EventLogUnavailable
+from plugin_server.model.errors import ConfigurationError, EventLogUnavailable
 from plugin_server.model.project import Project
 from plugin_server.outputs.topics import make_topics
 from plugin_server.registry.registry import Registry, load_registry
@@ -73,6 +73,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         async with AsyncExitStack() as stack:
+            _make_data_dir(self._settings)
             event_log = self._make_event_log(stack)
             await self._serve_http(stack, event_log)
             working = asyncio.create_task(self._work(event_log), name="work")
@@ -158,7 +159,6 @@ class Service:
                 exactly_once=settings.delivery_guarantee is DeliveryGuarantee.EXACTLY_ONCE,
                 events_lost=lambda _partition, count: self._metrics.events_lost.inc(count),
             )
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
         database = Database(settings.database_url or sqlite_url(settings.data_dir))
         stack.push_async_callback(database.close)
         return EmbeddedEventLog(database, settings.data_dir)
@@ -260,6 +260,13 @@ class LaneFactory:
             clock=time.time,
         )
         return IngestionLane(log, self._decode, self._pool, emitter, self._limits, self._report)
+
+
+def _make_data_dir(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"DATA_DIR cannot be made: {error}") from error
 
 
 async def _listen(stack: AsyncExitStack, application: web.Application, make_site: SiteMaker) -> None:

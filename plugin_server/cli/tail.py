@@ -15,7 +15,7 @@ from plugin_server.admin.tail import tail_socket_path
 from plugin_server.model.errors import ConfigurationError
 
 _VALUE_LENGTH = 100
-_CONTROL = {number: "\ufffd" for number in (*range(32), *range(127, 160))}
+_CONTROL = dict.fromkeys((*range(32), *range(127, 160)), "�")
 """What could move the cursor or change colours of the terminal, since events are anybody's text"""
 
 

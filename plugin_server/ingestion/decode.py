@@ -55,7 +55,8 @@ def make_decode(projects: ProjectLookup, record_bytes: int) -> Decode:
         error_text = _fault(envelope, uuid, now, distinct_id)
         if error_text is not None:
             return DeadLetter(STEP, DeadLetterReason.INVALID_ENVELOPE, error_text, found.id)
-        if type(distinct_id) is not str or now is None:
+        assert type(uuid) is str
+        if type(distinct_id) is not str or type(now) is not str:
             now = now or _iso(record.timestamp)
             envelope.update(distinct_id=_as_text(distinct_id), now=now)
             value = orjson.dumps(envelope)

@@ -24,7 +24,7 @@ STEP: Final = "emit"
 SOURCE_HEADER: Final = "ps-source"
 """The event's own record in ingestion, `topic-partition-offset`: delivery derives its ids from it."""
 _RECORD_OVERHEAD_BYTES: Final = 512
-"""Key, headers and framing of an output record, as a bound"""
+"""Framing of an output record and its headers but for the lineage, as a bound"""
 
 
 class Emitted(NamedTuple):
@@ -144,7 +144,7 @@ class Emitter:
             historical_migration=event.historical_migration,
         )
         key = f"{project.token}:{result.distinct_id}".encode()
-        if len(value) + len(key) + _RECORD_OVERHEAD_BYTES > self._record_bytes:
+        if len(value) + len(key) + len(lineage) + _RECORD_OVERHEAD_BYTES > self._record_bytes:
             return None
         headers = ((LINEAGE_HEADER, lineage), (SOURCE_HEADER, self._source(event).encode()))
         return OutputRecord(self._topics.events, self._partition, key, value, headers)

@@ -164,8 +164,9 @@ class IngestionLane:
     async def _take_forever(self) -> None:
         log = self._log
         while True:
-            await self._may_run.wait()
-            await self._has_room.wait()
+            while not (self._may_run.is_set() and self._has_room.is_set()):
+                await self._may_run.wait()
+                await self._has_room.wait()
             if not self._taking:
                 self._note_idle()
                 await asyncio.Event().wait()
@@ -215,7 +216,7 @@ class IngestionLane:
         for work in works:
             result = normalise(work.item)
             if isinstance(result, DeadLetter):
-                self._refuse(work.item.record, len(work.raw), result)
+                self._refuse(work.item.record, len(work.item.record.value or b""), result)
             else:
                 results.append((work.item, result))
         self.deliver(results, has_delivery=False)

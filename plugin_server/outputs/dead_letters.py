@@ -38,9 +38,12 @@ def dead_letter_record(
         ("app_version", letter.app_version or ""),
         ("source", source),
     ]
-    kept = [*_bounded(headers), *((name, text.encode()[:_HEADER_BYTES]) for name, text in added if text)]
+    kept = [
+        *_bounded(headers),
+        *((name, text.encode(errors="replace")[:_HEADER_BYTES]) for name, text in added if text),
+    ]
     key = key if key is not None and len(key) <= _HEADER_BYTES else None
-    size = len(value) + len(key or b"") + sum(len(name) + len(content) + 16 for name, content in kept)
+    size = len(value) + len(key or b"") + sum(_header_size(name, content) for name, content in kept)
     if size > record_bytes:
         kept += [
             ("truncated", b"true"),
@@ -51,12 +54,17 @@ def dead_letter_record(
     return OutputRecord(topic, None, key, value, kept)
 
 
+def _header_size(name: str, content: bytes) -> int:
+    """What a header takes in a record, with its lengths, as a bound."""
+    return len(name.encode(errors="replace")) + len(content) + 16
+
+
 def _bounded(headers: Headers) -> list[tuple[str, bytes]]:
     """The first of them that fit together."""
     kept: list[tuple[str, bytes]] = []
     room = _ORIGINAL_HEADERS_BYTES
     for name, content in headers:
-        room -= len(name) + len(content or b"")
+        room -= _header_size(name, content or b"")
         if room < 0:
             break
         kept.append((name, content or b""))

@@ -29,22 +29,30 @@ BATCH_EVENTS: Final = 500
 BATCH_BYTES: Final = 8 * 2**20
 BATCH_SECONDS: Final = 0.02
 BATCHES_IN_FLIGHT: Final = 2
+HOST_CALLS: Final = 2_000
+"""Of one event's chain; the child stops its apps at 1,000"""
 CRASHES: Final = 3
 """Unexplained deaths that one event may be part of before its project's apps are left out for it"""
 _DELIVERY_HOOKS: Final = frozenset({"onEvent", "onSnapshot", "exportEvents", "composeWebhook"})
+_LAST_SEQUENCE: Final = 2**31
+"""Sequence numbers begin again here: the page holds 32 bits, and what is in flight is never that old"""
+_FIRST_LOAD_BACKOFF_SECONDS: Final = 0.1
+_LAST_LOAD_BACKOFF_SECONDS: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 Spawn = Callable[[int, Callable[[int], None]], Awaitable[SandboxHandle]]
-OnLoaded = Callable[[Project, Loaded], object]
+OnLoaded = Callable[[Project, Loaded], None]
 
 
 class _Waiting:
     """An event whose hook waits for the host."""
 
-    __slots__ = ("cancelled", "install_id", "seconds")
+    __slots__ = ("calls", "cancelled", "install_id", "seconds")
 
-    def __init__(self, install_id: int) -> None:
+    def __init__(self, install_id: int, calls: int) -> None:
         self.install_id = install_id
+        self.calls = calls
+        """That its chain has made, of whatever install"""
         self.seconds = 0.0
         self.cancelled = False
 
@@ -72,9 +80,11 @@ class ProjectSandbox:
         self._record_bytes = record_bytes
         self._on_restart = on_restart
         self._is_traced = is_traced
-        self._reader = ReplyReader(project)
+        self._reader = ReplyReader(project, record_bytes)
         self._process: SandboxProcess | None = None
         self._loaded = False
+        self._failed_loads = 0
+        """Times in a row that it died before it had loaded, with nobody to blame"""
         self._closing = False
         self._starting: asyncio.Task[None] | None = None
         self._queue: deque[Work[Any]] = deque()
@@ -124,8 +134,9 @@ class ProjectSandbox:
         if self._loaded and not self._in_flight:
             self._watch.rest()
             return
-        if self._batches or not self._loaded:
-            verdict = self._watch.tick(process.running(), process.cpu_seconds(), elapsed_seconds)
+        running = process.running()
+        if self._batches or not self._loaded or running.in_app or not self._waiting:
+            verdict = self._watch.tick(running, process.cpu_seconds(), elapsed_seconds)
             if verdict is not None:
                 self._kill(verdict)
                 return
@@ -163,6 +174,8 @@ class ProjectSandbox:
             self._send_batch(self._queue, self._batch_events)
 
     def _send_batch(self, queue: deque[Work[Any]], limit: int) -> None:
+        if self._next_sequence > _LAST_SEQUENCE:
+            self._next_sequence = 1
         first = sequence = self._next_sequence
         values: list[bytes] = []
         size = 0
@@ -204,17 +217,24 @@ class ProjectSandbox:
 
     def _on_load(self, loaded: Loaded) -> None:
         self._loaded = True
+        self._failed_loads = 0
         self._has_delivery = any(entry.hooks & _DELIVERY_HOOKS for entry in loaded.installs)
         self._on_loaded(self.project, loaded)
         self._pump()
 
     def _on_results(self, batches_ended: int, results: list[tuple[int, ChainResult]]) -> None:
         in_flight, waiting = self._in_flight, self._waiting
+        # All of the frame is judged before any of it counts: what is in flight when it is killed is run again.
+        sequences = {sequence for sequence, _ in results}
+        if len(sequences) != len(results) or not sequences <= in_flight.keys():
+            raise ProtocolViolation("an answer for an event that it was not given, or a second one")
+        if not results and not batches_ended:
+            raise ProtocolViolation("a RESULTS frame with nothing in it")
+        if batches_ended not in (0, 1) or batches_ended > len(self._batches):
+            raise ProtocolViolation("it ended a batch that it was not given")
         by_sink: dict[int, tuple[Any, list[tuple[Any, ChainResult]]]] = {}
         for sequence, result in results:
-            work = in_flight.pop(sequence, None)
-            if work is None:
-                raise ProtocolViolation("an answer for an event that it was not given")
+            work = in_flight.pop(sequence)
             if waiting:
                 waiting.pop(sequence, None)
             sink = work.sink
@@ -223,26 +243,20 @@ class ProjectSandbox:
                 by_sink[id(sink)] = entry = (sink, [])
             entry[1].append((work.item, result))
         if batches_ended:
-            self._end_batches(batches_ended)
+            self._end_batch()
         for sink, delivered in by_sink.values():
             if not sink.closed:
                 sink.deliver(delivered, has_delivery=self._has_delivery)
         self._pump()
 
-    def _end_batches(self, count: int) -> None:
-        if count != 1 or not self._batches:
-            raise ProtocolViolation("it ended a batch that it was not given")
-        first, events, start = self._batches.popleft()
+    def _end_batch(self) -> None:
+        _, events, start = self._batches.popleft()
         now = time.perf_counter()
         seconds_each = (now - max(start, self._last_end)) / events
         self._last_end = now
         if events > 1 or not self._replay:
             wanted = BATCH_SECONDS / max(seconds_each, 1e-9)
             self._batch_events = max(1, min(BATCH_EVENTS, int((self._batch_events + wanted) / 2) + 1))
-        if len(self._in_flight) > sum(batch[1] for batch in self._batches):
-            for sequence in range(first, first + events):
-                if sequence in self._in_flight and sequence not in self._waiting:
-                    self._waiting[sequence] = _Waiting(self.project.installs[0].id)
 
     def _on_call(self, request: HostCallRequest) -> None:
         work = self._in_flight.get(request.sequence)
@@ -250,7 +264,11 @@ class ProjectSandbox:
             raise ProtocolViolation("a host call for an event that it was not given")
         waiting = self._waiting.get(request.sequence)
         if waiting is None or waiting.install_id != request.install_id:
-            self._waiting[request.sequence] = _Waiting(request.install_id)
+            calls = waiting.calls if waiting is not None else 0
+            waiting = self._waiting[request.sequence] = _Waiting(request.install_id, calls)
+        waiting.calls += 1
+        if waiting.calls > HOST_CALLS:
+            raise ProtocolViolation("more host calls for one event than the limits allow")
         key = (request.install_id, request.number)
         if work.journal is not None and key in work.journal:
             self._send(FrameKind.REPLY, [request.call_id, *work.journal[key]])
@@ -274,6 +292,9 @@ class ProjectSandbox:
     # Life and death
 
     async def _start(self) -> None:
+        if self._failed_loads:
+            wait = min(_FIRST_LOAD_BACKOFF_SECONDS * 2 ** (self._failed_loads - 1), _LAST_LOAD_BACKOFF_SECONDS)
+            await asyncio.sleep(wait)
         delay = 0.1
         while True:
             try:
@@ -288,6 +309,9 @@ class ProjectSandbox:
         self._process = process
         await process.open()
         self._starting = None
+        if self._process is not process:
+            self._pump()  # it has died meanwhile
+            return
         head, blob = self._load_frame()
         process.send(FrameKind.LOAD, head, blob)
 
@@ -338,12 +362,14 @@ class ProjectSandbox:
         if install_id not in {install.id for install in self.project.installs}:
             return
         failure = HookFailure(install_id, kind, message, line)
-        self._blamed = failure
         work = self._in_flight.get(sequence)
         if not self._loaded:
             self._broken[install_id] = failure
-        elif work is not None:
+        elif work is not None and install_id not in (work.failed or {}):
             work.failed = {**(work.failed or {}), install_id: failure}
+        else:
+            return  # it names what it was not given, so nobody can be blamed
+        self._blamed = failure
 
     def _on_exit(self, status: int) -> None:
         if status != 0 and not self._closing:
@@ -362,7 +388,9 @@ class ProjectSandbox:
         if self._blamed is None and running.in_app:
             self._blame(running.sequence, running.install_id, "sandbox", "ended the sandbox", running.line or None)
         blamed = self._blamed
-        if blamed is None:
+        if blamed is None and not self._loaded:
+            self._failed_loads = min(self._failed_loads + 1, 16)
+        elif blamed is None:
             self._count_crash()
         _log.warning(
             "sandbox_replaced",
@@ -384,7 +412,7 @@ class ProjectSandbox:
     def _count_crash(self) -> None:
         """It died with nobody to blame. An event that was alone in it, or waited in it, bears it up to a bound."""
         ran = [sequence for first, events, _ in self._batches for sequence in range(first, first + events)]
-        suspects = ran if len(ran) == 1 else [] if ran else list(self._waiting)
+        suspects = ran if len(ran) == 1 else [] if ran else list(self._in_flight)
         for work in filter(None, map(self._in_flight.get, suspects)):
             work.crashes += 1
             if work.crashes >= CRASHES:

@@ -9,6 +9,7 @@ import orjson
 
 from plugin_server.model.errors import ProtocolViolation
 from plugin_server.model.project import Project
+from sandbox import codec
 from sandbox.wire import HOOKS, WIRE_VERSION, EventOutcome
 
 LOG_LEVELS: Final = frozenset({"DEBUG", "LOG", "INFO", "WARN", "ERROR"})
@@ -19,6 +20,8 @@ _MESSAGE_LENGTH: Final = 20_000
 _LOG_LINES: Final = 2_000
 _STAMP_BYTES: Final = 64 * 1024
 """What the host's own additions may add to an event's properties"""
+_GROWTH: Final = 4
+"""`1E15` becomes 1000000000000000.0: an event may grow although no app changed it"""
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", re.ASCII)
 
 
@@ -94,9 +97,9 @@ class HostCallRequest(NamedTuple):
 class ReplyReader:
     """Reads the frames of one project's sandboxes. Every method raises ProtocolViolation for what it must not be."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, record_bytes: int) -> None:
         self._installs = frozenset(install.id for install in project.installs)
-        self._property_bytes = project.limits.event_bytes + _STAMP_BYTES
+        self._property_bytes = max(project.limits.event_bytes, _GROWTH * record_bytes) + _STAMP_BYTES
         self._captures = project.limits.captures_per_event * max(1, len(project.installs))
 
     def results(self, head: bytes, blob: bytes) -> tuple[int, list[tuple[int, ChainResult]]]:
@@ -195,7 +198,7 @@ class ReplyReader:
                 tuple(map(self._failure, notes.get("failed", ()))),
                 None if dropped_by is None else self._install(dropped_by),
                 None if error is None else (_text(error[0], 40), _text(error[1], 400)),
-                tuple((int(install), event) for install, event in notes.get("trace", ())),
+                tuple(map(_step, notes.get("trace", ()))),
             )
         except (AttributeError, KeyError, IndexError, TypeError, ValueError):
             raise ProtocolViolation("notes of RESULTS have fields of wrong types") from None
@@ -204,6 +207,7 @@ class ReplyReader:
         install, number, event, distinct_id, timestamp, properties = raw
         if type(number) is not int or type(properties) is not dict or not event or not distinct_id:
             raise ProtocolViolation("a capture has fields of wrong types")
+        codec.check_depth(properties)
         return Capture(
             self._install(install),
             number,
@@ -238,6 +242,14 @@ class ReplyReader:
 def hook_name(index: int) -> str:
     """The hook that the page names."""
     return HOOKS[index] if index < len(HOOKS) else "an unknown hook"
+
+
+def _step(raw: Any) -> tuple[int, Any]:
+    install, event = raw
+    if type(install) is not int or type(event) is not dict or type(event.get("properties")) is not dict:
+        raise ProtocolViolation("a step of the trace has fields of wrong types")
+    codec.check_depth(event)
+    return install, event
 
 
 def _text(value: Any, limit: int) -> str:

@@ -49,7 +49,7 @@ def _text(value: Any) -> str:
     """Lists and objects as compact JSON, errors as `Type: message`, all else as str() gives it."""
     kind = type(value)
     if kind is str:
-        return value[:_MESSAGE_LENGTH]
+        return str(value[:_MESSAGE_LENGTH])
     if kind is dict or kind is list or kind is tuple:
         try:
             return codec.dumps(value).decode()

@@ -8,15 +8,13 @@ from typing import Any, Final
 
 from sandbox import codec
 from sandbox.facade import facade
-from sandbox.invocation import Context, HostCall, fragment
+from sandbox.invocation import Context, HostCall, LimitExceeded, fragment
 
 GENERIC_DISTINCT_ID: Final = "App Server"
 LIBRARY: Final = "posthog-plugin-server"
 _NAME_LENGTH: Final = 200
-
-
-class LimitExceeded(Exception):  # noqa: N818 - the name that apps know
-    """An app asked for more than its limits allow."""
+_TIMESTAMP_LENGTH: Final = 64
+"""Python reads any number of digits after the second, and any character between date and time"""
 
 
 def make_posthog(install: int, context: Context, captures_per_event: int, library_version: str) -> object:
@@ -33,7 +31,8 @@ def make_capture(
     """`posthog.capture(event, properties=None)`.
 
     The arguments are read and encoded at once: what the app does with them later changes nothing. Raises TypeError or
-    ValueError for wrong arguments, LimitExceeded past `captures_per_event` of one event and install.
+    ValueError for wrong arguments, LimitExceeded past `captures_per_event` of one event and install, or past what all
+    captures of one event may take together.
     """
     done = HostCall()
     done.finish(None)
@@ -58,10 +57,10 @@ def make_capture(
             distinct_id = str(distinct_id)
         elif type(distinct_id) is not str or not distinct_id:
             raise TypeError("posthog.capture: distinct_id must be a non-empty string")
-        merged = {"$lib": LIBRARY, "$lib_version": library_version, "distinct_id": distinct_id, **fields}
-        effects.captures.append(
-            [install, number, event[:_NAME_LENGTH], distinct_id, timestamp, fragment(codec.dumps(merged))],
-        )
+        merged = {"$lib": LIBRARY, "$lib_version": library_version, **fields, "distinct_id": distinct_id}
+        encoded, name = codec.dumps(merged), event[:_NAME_LENGTH]
+        codec.dumps(name)
+        effects.capture([install, number, name, distinct_id, timestamp, fragment(encoded)], len(encoded))
         return done
 
     return capture
@@ -72,10 +71,10 @@ def _timestamp(value: Any) -> str | None:
         return None
     if type(value) is str:
         try:
-            datetime.fromisoformat(value)
+            parsed = datetime.fromisoformat(value)
         except ValueError:
             raise ValueError("posthog.capture: timestamp must be ISO 8601 text, such as 2026-01-31T12:00:00Z") from None
-        return value
+        return value if len(value) <= _TIMESTAMP_LENGTH and value.isascii() else parsed.isoformat()
     if isinstance(value, datetime):
         return datetime.isoformat(value)
     raise TypeError("posthog.capture: timestamp must be ISO 8601 text or a datetime")

@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sandbox.modules.exact import data_only
+
 _DECOMPRESSED_LIMIT_BYTES = 8 * 2**20
 _KEY_ITERATIONS_LIMIT = 100_000
 """Of pbkdf2_hmac, which runs in C: about 50 ms."""
@@ -93,7 +95,7 @@ def _hmac_digest(key: bytes, msg: bytes, digest: object) -> bytes:
 HMAC: Mapping[str, object] = {"new": _hmac_new, "digest": _hmac_digest, "compare_digest": hmac.compare_digest}
 
 BASE64: Mapping[str, object] = {
-    name: getattr(base64, name)
+    name: data_only(getattr(base64, name))
     for name in """
     a85decode a85encode b16decode b16encode b32decode b32encode b64decode b64encode b85decode b85encode standard_b64decode
     standard_b64encode urlsafe_b64decode urlsafe_b64encode

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sandbox.guards import SPECIAL_ATTRIBUTES, attribute_refusal, is_app_callable
+from sandbox.modules.exact import data_only
 
 # collections. Not UserString (its format is no str.format, so no check for str finds it), UserDict, UserList and abc.
 
@@ -169,30 +170,26 @@ TYPING: Mapping[str, object] = dict.fromkeys(
 ) | {"TYPE_CHECKING": False, "cast": _cast}
 
 
-# urllib.parse. Some of its functions keep their arguments in a cache, so only exact text enters: the equality of an app's object
-# would be asked about what others had parsed.
+# urllib.parse. Some of its functions keep their arguments in a cache (`exact`).
 
 
-def _text_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    def checked(*args: Any, **named: Any) -> Any:
-        for arg in (*args, *named.values()):
-            if type(arg) not in (str, bytes, bool, int, type(None), list, tuple, dict) and not isinstance(arg, _PARSED):
-                raise TypeError(f"expected text, not {type(arg).__name__}")
-        return function(*args, **named)
+def _components(function: Callable[..., str]) -> Callable[..., str]:
+    def checked(components: Iterable[str], /) -> str:
+        parts = tuple(components)
+        if any(type(part) not in (str, bytes) for part in parts):
+            raise TypeError("the components of a URL are text")
+        return function(parts)
 
-    checked.__name__ = checked.__qualname__ = getattr(function, "__name__", "parse")
     return checked
 
 
-_PARSED = (
-    urllib.parse.ParseResult, urllib.parse.ParseResultBytes, urllib.parse.SplitResult, urllib.parse.SplitResultBytes,
-    urllib.parse.DefragResult, urllib.parse.DefragResultBytes,
-)  # fmt: skip
-
 URLLIB_PARSE: Mapping[str, object] = {
-    name: _text_only(getattr(urllib.parse, name))
+    name: data_only(getattr(urllib.parse, name))
     for name in """
     parse_qs parse_qsl quote quote_from_bytes quote_plus unquote unquote_plus unquote_to_bytes urldefrag urljoin urlparse urlsplit
-    urlunparse urlunsplit
     """.split()
-} | {"urlencode": urllib.parse.urlencode}
+} | {
+    "urlencode": urllib.parse.urlencode,
+    "urlunparse": _components(urllib.parse.urlunparse),
+    "urlunsplit": _components(urllib.parse.urlunsplit),
+}

@@ -13,6 +13,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sandbox.modules.exact import data_only
+
 _PATTERN_LIMIT = 10_000
 """Characters of a regular expression: compiling takes time and memory that grow faster than its length."""
 
@@ -170,13 +172,13 @@ class _Template:
 STRING: Mapping[str, object] = {
     name: getattr(string, name)
     for name in """
-    ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable punctuation whitespace
+    ascii_letters ascii_lowercase ascii_uppercase digits hexdigits octdigits printable punctuation whitespace
     """.split()
-} | {"Template": _Template}
+} | {"Template": _Template, "capwords": data_only(string.capwords)}
 
 # html. Not html.entities: its tables are shared and can be written to.
-HTML: Mapping[str, object] = {"escape": html.escape, "unescape": html.unescape}
+HTML: Mapping[str, object] = {"escape": data_only(html.escape), "unescape": data_only(html.unescape)}
 
 TEXTWRAP: Mapping[str, object] = {
-    name: getattr(textwrap, name) for name in ("dedent", "fill", "indent", "shorten", "wrap")
-}
+    name: data_only(getattr(textwrap, name)) for name in ("dedent", "fill", "shorten", "wrap")
+} | {"indent": textwrap.indent}  # whose third argument is a function; it asks for lines, and hands out nothing else

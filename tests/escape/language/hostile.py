@@ -4,8 +4,6 @@
 Programs that only burn time or memory are not here: the process ends those.
 """
 
-# ruff: noqa: E501 - one program a line or two
-
 from __future__ import annotations
 
 DUNDER_WALKS = {
@@ -141,12 +139,44 @@ NAMES = {
 CLASSES = {
     **{
         f"a_class_cannot_define_{method}": f"class A:\n    def {method}(self, *a):\n        return a\ndef attack():\n    return A"
-        for method in (
-            "__new__ __del__ __getattr__ __getattribute__ __setattr__ __delattr__ __class_getitem__ __init_subclass__ __set_name__ "
-            "__get__ __set__ __delete__ __reduce__ __reduce_ex__ __getstate__ __setstate__ __copy__ __deepcopy__ __await__ __prepare__ "
-            "__instancecheck__ __subclasscheck__ __subclasshook__ __mro_entries__ __dir__ __sizeof__ __buffer__ __fspath__ __bytes__ "
-            "__class__ __dict__ __missing__ __length_hint__ __getnewargs__ __build_class__ __import__"
-        ).split()
+        for method in [
+            "__new__",
+            "__del__",
+            "__getattr__",
+            "__getattribute__",
+            "__setattr__",
+            "__delattr__",
+            "__class_getitem__",
+            "__init_subclass__",
+            "__set_name__",
+            "__get__",
+            "__set__",
+            "__delete__",
+            "__reduce__",
+            "__reduce_ex__",
+            "__getstate__",
+            "__setstate__",
+            "__copy__",
+            "__deepcopy__",
+            "__await__",
+            "__prepare__",
+            "__instancecheck__",
+            "__subclasscheck__",
+            "__subclasshook__",
+            "__mro_entries__",
+            "__dir__",
+            "__sizeof__",
+            "__buffer__",
+            "__fspath__",
+            "__bytes__",
+            "__class__",
+            "__dict__",
+            "__missing__",
+            "__length_hint__",
+            "__getnewargs__",
+            "__build_class__",
+            "__import__",
+        ]
     },
     "special_methods_cannot_be_assigned": "class A:\n    __call__ = lambda self: 1\ndef attack():\n    return A()()",
     "special_methods_cannot_be_defined_at_module_level": "def __init__(self):\n    return 1\ndef attack():\n    return True",
@@ -200,12 +230,59 @@ CLASSES = {
 CAPABILITIES = {
     **{
         f"{module.replace('.', '_')}_is_not_importable": f"import {module}\ndef attack():\n    return {module.partition('.')[0]}"
-        for module in (
-            "os sys builtins gc ctypes pickle marshal inspect types importlib subprocess socket signal threading asyncio io operator copy "
-            "dataclasses enum contextlib weakref codecs logging warnings traceback linecache tempfile pathlib shutil json.decoder "
-            "html.entities urllib.request collections.abc re._parser concurrent.futures multiprocessing ast code dis opcode "
-            "sandbox sandbox.guards RestrictedPython orjson _thread posix faulthandler resource atexit ｏs"
-        ).split()
+        for module in [
+            "os",
+            "sys",
+            "builtins",
+            "gc",
+            "ctypes",
+            "pickle",
+            "marshal",
+            "inspect",
+            "types",
+            "importlib",
+            "subprocess",
+            "socket",
+            "signal",
+            "threading",
+            "asyncio",
+            "io",
+            "operator",
+            "copy",
+            "dataclasses",
+            "enum",
+            "contextlib",
+            "weakref",
+            "codecs",
+            "logging",
+            "warnings",
+            "traceback",
+            "linecache",
+            "tempfile",
+            "pathlib",
+            "shutil",
+            "json.decoder",
+            "html.entities",
+            "urllib.request",
+            "collections.abc",
+            "re._parser",
+            "concurrent.futures",
+            "multiprocessing",
+            "ast",
+            "code",
+            "dis",
+            "opcode",
+            "sandbox",
+            "sandbox.guards",
+            "RestrictedPython",
+            "orjson",
+            "_thread",
+            "posix",
+            "faulthandler",
+            "resource",
+            "atexit",
+            "ｏs",
+        ]
     },
     **{
         f"{module}_does_not_show_{member}": f"import {module}\ndef attack():\n    return getattr({module}, {member!r})"
@@ -234,10 +311,34 @@ CAPABILITIES = {
     },
     **{
         f"the_builtin_{name}_is_missing": f"def attack():\n    return [{name}][0]"
-        for name in (
-            "eval exec compile open input globals locals vars dir id help breakpoint memoryview bytearray exit quit copyright "
-            "BaseException SystemExit KeyboardInterrupt GeneratorExit BaseExceptionGroup ExceptionGroup __import__ __build_class__ __debug__"
-        ).split()
+        for name in [
+            "eval",
+            "exec",
+            "compile",
+            "open",
+            "input",
+            "globals",
+            "locals",
+            "vars",
+            "dir",
+            "id",
+            "help",
+            "breakpoint",
+            "memoryview",
+            "bytearray",
+            "exit",
+            "quit",
+            "copyright",
+            "BaseException",
+            "SystemExit",
+            "KeyboardInterrupt",
+            "GeneratorExit",
+            "BaseExceptionGroup",
+            "ExceptionGroup",
+            "__import__",
+            "__build_class__",
+            "__debug__",
+        ]
     },
     "exec_in_a_list_is_missing": "def attack():\n    [exec][0]('x = 1')\n    return True",
     "strptime_does_not_give_its_module": "from datetime import datetime\ndef attack():\n    f = datetime.strptime\n    return getattr(f, 'func', 0) or getattr(f, 'modules', 0)",
@@ -269,6 +370,10 @@ CAPABILITIES = {
 }
 
 MUTATIONS = {
+    "a_patterns_table_of_groups_is_not_handed_out_by_comparison": "import re\nclass K:\n    def __eq__(self, d):\n        self.d = d\n        return True\ndef attack():\n    k = K()\n    p = re.compile('(?P<shared>a)')\n    planted = 'planted' in p.groupindex\n    p.groupindex == k\n    k.d['planted'] = 1\n    return planted or 'planted' in p.groupindex",
+    "a_patterns_table_of_groups_is_not_handed_out_by_an_operator": "import re\nclass K:\n    def __ror__(self, d):\n        d['planted'] = 1\ndef attack():\n    p = re.compile('(?P<shared>b)')\n    p.groupindex | K()\n    return 'planted' in p.groupindex",
+    "textwraps_table_is_not_handed_out": "import textwrap\nclass K:\n    def expandtabs(self, n):\n        return self\n    def translate(self, table):\n        table[0] = 1\n        console.log('breach')\n        return 'x'\ndef attack():\n    return textwrap.wrap(K())",
+    "a_url_with_an_app_object_inside_is_not_cached": "import urllib.parse\nseen = []\nclass K:\n    def __hash__(self):\n        seen.append(1)\n        return 1\ndef attack():\n    u = urllib.parse.urlsplit('http://a/')._replace(netloc=K())\n    try:\n        urllib.parse.urlsplit(u)\n    except TypeError:\n        pass\n    return seen",
     **{
         f"{target}_is_read_only": f"import json, re, collections, datetime, decimal, functools, string, uuid, random, math\ndef attack():\n    {statement}\n    return True"
         for target, statement in {

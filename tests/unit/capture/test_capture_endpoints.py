@@ -184,7 +184,7 @@ async def test_historical_migration_is_kept_when_true(client, log):
         ({**EVENT, "token": "phc_away"}, 503, "server_error", None),
     ],
 )
-async def test_a_bad_request_is_refused_whole_with_what_is_wrong(client, log, body, status, code, attr):  # noqa: PLR0917
+async def test_a_bad_request_is_refused_whole_with_what_is_wrong(client, log, body, status, code, attr):
     answered, refusal = await send(client, body, headers={"Origin": "https://shop.example"})
     assert (answered, refusal["code"], refusal["attr"]) == (status, code, attr)
     assert set(refusal) == {"type", "code", "detail", "attr"}
