@@ -95,7 +95,7 @@ def app_builtins(write_line: Callable[[str], object]) -> dict[str, Any]:
     return names | {"print": write, "__build_class__": builtins.__build_class__, "__import__": _import_for_c}
 
 
-_IMPORTED_BY_C = frozenset({"_pylong", "_strptime", "re", "time", "warnings"})
+_IMPORTED_BY_C = frozenset({"_pylong", "_strptime", "re", "time", "unicodedata", "warnings"})
 
 
 def _import_for_c(name: str, *_: object, **__: object) -> types.ModuleType:

@@ -87,10 +87,10 @@ class Sink:
 class Bench:
     """A pool, and what it said."""
 
-    def __init__(self, pool: SandboxPool) -> None:
+    def __init__(self, pool: SandboxPool, restarts: list[int]) -> None:
         self.pool = pool
         self.loaded: list[Loaded] = []
-        self.restarts: list[int] = []
+        self.restarts = restarts
         self.problems: list[dict[str, Any]] = []
 
     def sandbox(self, project_id: int = 2) -> Any:
@@ -101,14 +101,15 @@ class Bench:
 async def running_pool() -> AsyncIterator[Bench]:
     """A started pool. Whatever goes wrong in the loop (a callback that raises, a task that nobody asks) fails the test."""
     holder: list[Bench] = []
+    restarts: list[int] = []
     pool = SandboxPool(
         HostApi(),
         lambda _project, loaded: holder[0].loaded.append(loaded),
         "1.0",
         1_000_000,
-        on_restart=lambda project_id: holder[0].restarts.append(project_id),
+        on_restart=restarts.append,
     )
-    bench = Bench(pool)
+    bench = Bench(pool, restarts)
     holder.append(bench)
     loop = asyncio.get_running_loop()
     previous = loop.get_exception_handler()

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from tests.sandbox.projects import Sink, project, raw_event, running_pool
 from plugin_server.runtime.work import Work
+from tests.sandbox.projects import Sink, project, raw_event, running_pool
 
 PASSES = "def processEvent(event, meta):\n    event['properties']['passed'] = True\n    return event\n"
 
@@ -64,7 +64,8 @@ async def test_a_neighbouring_project_does_not_notice():
     async with running_pool() as bench:
         for _ in range(20):
             bench.pool.submit(
-                project(on_bad("sum(range(10 ** 12))"), cpu_seconds=0.2), sink.works(5, name=lambda n: "bad" if n == 3 else "x")
+                project(on_bad("sum(range(10 ** 12))"), cpu_seconds=0.2),
+                sink.works(5, name=lambda n: "bad" if n == 3 else "x"),
             )
             bench.pool.submit(project(PASSES, project_id=3), other.works(50))
             await asyncio.sleep(0)
@@ -119,9 +120,7 @@ async def test_a_killed_fork_server_is_started_again_and_nothing_is_lost():
 async def test_an_app_that_cannot_load_is_left_out_and_the_others_run(body, kind):
     sink = Sink()
     async with running_pool() as bench:
-        bench.pool.submit(
-            project(body + PASSES, PASSES, cpu_seconds=0.2, memory_bytes=100 * 2**20), sink.works(20)
-        )
+        bench.pool.submit(project(body + PASSES, PASSES, cpu_seconds=0.2, memory_bytes=100 * 2**20), sink.works(20))
         await sink.all()
         errors = {entry.install_id: entry.error and entry.error.kind for entry in bench.loaded[-1].installs}
         assert errors == {1: kind, 2: None}
@@ -154,7 +153,9 @@ async def test_an_event_as_large_as_a_record_passes_through_apps_that_fail_on_it
     sink = Sink()
     large = '"' * 240_000  # four bytes each in the record that brings it
     async with running_pool() as bench:
-        tenant = project("def processEvent(event, meta):\n    return event\n", "def processEvent(event, meta):\n    1 / 0\n")
+        tenant = project(
+            "def processEvent(event, meta):\n    return event\n", "def processEvent(event, meta):\n    1 / 0\n"
+        )
         small = project(PASSES, project_id=3, event_bytes=1_024)
         for number, tenant_number in enumerate((tenant, small)):
             sink.submitted.append(number)

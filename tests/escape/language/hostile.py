@@ -43,6 +43,7 @@ FRAMES = {
     "generator_delegates_are_not_shown": "def attack():\n    return getattr((x for x in []), 'gi_yieldfrom', 0)",
     "coroutine_frames_are_not_shown": "async def f():\n    pass\ndef attack():\n    c = f()\n    try:\n        return getattr(c, 'cr_frame')\n    finally:\n        c.close()",
     "async_generator_frames_are_not_shown": "async def f():\n    yield 1\ndef attack():\n    return getattr(f(), 'ag_frame')",
+    "what_an_async_generator_awaits_is_not_shown": "async def f():\n    yield 1\ndef attack():\n    return getattr(f(), 'ag_await', 0) or getattr(f(), 'ag_code', 0)",
     "tracebacks_are_not_shown": "def attack():\n    try:\n        1 / 0\n    except Exception as e:\n        return e.__traceback__",
     "tracebacks_by_getattr_are_not_shown": "def attack():\n    try:\n        1 / 0\n    except Exception as e:\n        return getattr(e, '__traceback__')",
     "with_traceback_is_not_available": "def attack():\n    return ValueError().with_traceback",

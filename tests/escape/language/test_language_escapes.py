@@ -67,7 +67,7 @@ def run(program: str, log: list[str]) -> Any:
         return finished.value
     except AppSyntaxError as error:
         return None if "line" in error.message or "source" in error.message else error
-    except (Exception, Stop):
+    except (Exception, Stop):  # noqa: BLE001 - whatever ended it, it did not get through
         return None
     return found
 

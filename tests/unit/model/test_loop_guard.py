@@ -114,7 +114,7 @@ class Tree:
     st.integers(0, 12),
     st.integers(0, 5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_no_tree_outgrows_the_budget_of_its_root(data, delivery, budget, max_depth, max_visits):
     rules = policy(max_events_per_root=budget, max_depth=max_depth, max_visits=max_visits)
     tree = Tree(lambda low, high: data.draw(st.integers(low, high)), rules, delivery=delivery)
@@ -140,9 +140,7 @@ def test_no_chain_visits_an_install_too_often(installs, max_visits, max_depth):
     for install in installs:
         verdict = judge_captures(lineage, lineage.budget, [install], rules, always)
         if verdict.cut:
-            assert (
-                lineage.depth == max_depth or lineage.path.count(install) == max_visits or lineage.budget == 0
-            )
+            assert lineage.depth == max_depth or lineage.path.count(install) == max_visits or lineage.budget == 0
             return
         lineage = verdict.admitted[0]
         assert lineage.path.count(install) <= max_visits

@@ -35,7 +35,11 @@ NOTES = {
 EMITTED = [5, 0, "x", "ada", "2026-01-01 00:00:00.000", "a:b", len(PROPERTIES), NOTES]
 RESULTS = [
     1,
-    [EMITTED, [6, 1, "", "", "", "", 0, {"dropped_by": 1}], [7, 2, "", "", "", "", 0, {"error": ["InvalidEvent", "no"]}]],
+    [
+        EMITTED,
+        [6, 1, "", "", "", "", 0, {"dropped_by": 1}],
+        [7, 2, "", "", "", "", 0, {"error": ["InvalidEvent", "no"]}],
+    ],
 ]
 LOADED = {
     "version": 1,

@@ -50,7 +50,9 @@ class Bench:
         effects.calls.append(call)
         return call
 
-    def begin(self, data: dict[str, Any] | None = None, failed: dict[int, Failure] | None = None, *, trace: bool = False):
+    def begin(
+        self, data: dict[str, Any] | None = None, failed: dict[int, Failure] | None = None, *, trace: bool = False
+    ):
         raw = orjson.dumps(
             {"uuid": UUID, "distinct_id": "ada", "now": NOW, "data": orjson.dumps(data or {"event": "x"}).decode()}
         )
@@ -169,7 +171,9 @@ async def processEvent(event, meta):
 
 @pytest.mark.parametrize("ending", ["return None", "return", "event['properties']['a'] = 1"])
 def test_none_drops_the_event_and_no_later_app_is_called(ending):
-    bench = Bench(adds("one"), f"def processEvent(event, meta):\n    {ending}\n", "def processEvent(e, m):\n    console.log('!')")
+    bench = Bench(
+        adds("one"), f"def processEvent(event, meta):\n    {ending}\n", "def processEvent(e, m):\n    console.log('!')"
+    )
     row = bench.run()
     assert row.outcome == EventOutcome.DROP
     assert row.notes == {"dropped_by": 2}
@@ -220,7 +224,10 @@ FAILURES = [
     ("event['properties']['x'] = posthog\n    return event", "not JSON"),
     ("event['properties']['x'] = 'x' * 2_000_000\n    return event", "more than"),
     ("event['properties']['x'] = '\"' * 400_000\n    return event", "too large for the event log"),
-    ("for _ in range(101):\n        event['properties'] = {'p': event['properties']}\n    return event", "deeper than 100"),
+    (
+        "for _ in range(101):\n        event['properties'] = {'p': event['properties']}\n    return event",
+        "deeper than 100",
+    ),
     ("for _ in range(300):\n        event['properties'] = {'p': event['properties']}\n    return event", "too deep"),
     ("event['extra'] = event['properties']\n    event['extra']['x'] = event\n    return event", "contains itself"),
     ("return processEvent", "function"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import math
 
@@ -63,10 +63,10 @@ INEXACT = [
     collections.OrderedDict(a=1),
     collections.Counter("a"),
     collections.defaultdict(list),
-    datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
-    datetime.date(2026, 1, 1),
-    datetime.time(1),
-    datetime.timedelta(1),
+    dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    dt.date(2026, 1, 1),
+    dt.time(1),
+    dt.timedelta(1),
     decimal.Decimal(1),
     UUIDS["uuid4"](),
     b"x",
@@ -105,7 +105,7 @@ def test_a_value_without_an_exact_form_is_refused_wherever_it_is(value):
             codec.dumps(holder)
 
 
-@pytest.mark.parametrize("key", [1, 1.5, True, None, b"x", (1,), Text("x"), datetime.date(2026, 1, 1), "\ud800"])
+@pytest.mark.parametrize("key", [1, 1.5, True, None, b"x", (1,), Text("x"), dt.date(2026, 1, 1), "\ud800"])
 def test_a_key_that_is_not_exactly_text_is_refused(key):
     with pytest.raises(codec.NotJson):
         codec.dumps({"a": {key: 1}})
@@ -113,7 +113,7 @@ def test_a_key_that_is_not_exactly_text_is_refused(key):
 
 def test_a_refusal_says_what_to_use_instead():
     for value, remedy in (
-        (datetime.date(2026, 1, 1), "isoformat"),
+        (dt.date(2026, 1, 1), "isoformat"),
         ({1}, "sorted"),
         (b"x", "decode"),
         (2**64, "float or text"),

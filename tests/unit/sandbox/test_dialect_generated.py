@@ -36,7 +36,7 @@ def compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         inner.map(lambda t: f"({t})[0:1]"),
         inner.map(lambda t: f"getattr({t}, 'real', 'none')"),
         st.tuples(st.sampled_from(["str", "len", "sorted", "list", "type", "bool", "repr", "sum", "tuple"]), inner).map(lambda t: f"{t[0]}({t[1]})"),
-        st.tuples(inner, st.sampled_from(["upper", "keys", "copy", "split", "items", "real", "format"])).map(lambda t: f"({t[0]}).{t[1]}"),
+        st.tuples(inner, st.sampled_from(["upper()", "keys()", "copy()", "split()", "items()", "real", "format(1)", "get('k')"])).map(lambda t: f"({t[0]}).{t[1]}"),
     )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def blocks(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.tuples(NAMES, EXPRESSIONS, body).map(lambda t: f"for {t[0]} in {t[1]}:\n{t[2]}\n    break"),
         st.tuples(body, body).map(lambda t: f"try:\n{t[0]}\nexcept:\n{t[1]}"),
         st.tuples(body, body).map(lambda t: f"try:\n{t[0]}\nexcept (TypeError, KeyError) as c:\n    a = type(c).__name__\nfinally:\n{t[1]}"),
-        st.tuples(NAMES, EXPRESSIONS, body).map(lambda t: f"def {t[0]}(b=({t[1]}), /, *c: int, data: str = '') -> int:\n{t[2]}\n    return b\n{t[0]} = {t[0]}()"),
+        st.tuples(NAMES, EXPRESSIONS, body).map(lambda t: f"def f(b=({t[1]}), /, *c: int, data: str = '') -> int:\n{t[2]}\n    return b\n{t[0]} = f()"),
         st.tuples(EXPRESSIONS, body).map(lambda t: f"match {t[0]}:\n    case {{'k': b, **c}}:\n        a = (b, c)\n    case [b, *c] | (b, c):\n        a = [b, c]\n    case int() | str() as b:\n        a = b\n    case _:\n        pass\nif True:\n{t[1]}"),
         st.tuples(EXPRESSIONS, body).map(lambda t: f"class K:\n    n: int = 0\n    def __init__(self, v):\n        self.v = v\n        self.n += 1\n    def __eq__(self, o):\n        return isinstance(o, K) and self.v == o.v\n    def __len__(self):\n        return 2\nk = K({t[0]})\na = [k.v, k.n, k == K(1), len(k)]\nif k:\n{t[1]}"),
         st.tuples(EXPRESSIONS, EXPRESSIONS).map(lambda t: f"def g():\n    global b\n    n = 0\n    def h():\n        nonlocal n\n        n += 1\n        return {t[0]}\n    h()\n    b = n\n    got = yield {t[1]}\n    yield from (got, n)\na = list(g())"),

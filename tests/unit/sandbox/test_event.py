@@ -209,7 +209,7 @@ def test_a_chain_that_came_ready_is_kept():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(st.characters(exclude_categories=("Cs",)), max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("a$_\"\\", max_size=3), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('a$_"\\', max_size=3), inner, max_size=3),
     max_leaves=6,
 )
 ELEMENT = st.dictionaries(

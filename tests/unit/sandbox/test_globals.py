@@ -14,7 +14,9 @@ from sandbox.invocation import CAPTURE_BYTES, LOG_BYTES, LOG_LINES, Context, Eff
 class Bench:
     """One app with one hook, and the effects of a call."""
 
-    def __init__(self, body: str, config: dict[str, Any] | None = None, attachments: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, body: str, config: dict[str, Any] | None = None, attachments: dict[str, Any] | None = None
+    ) -> None:
         self.context = Context(lambda *_: HostCall())
         lines = "".join(f"    {line}\n" for line in body.splitlines())
         install = {
@@ -206,15 +208,13 @@ def test_a_capture_may_be_awaited():
         ("'x' * 20_000, 'y'", "x" * 10_000),
     ],
 )
-@pytest.mark.parametrize(
-    ("method", "level"), [("debug", "DEBUG"), ("log", "LOG"), ("info", "INFO"), ("warn", "WARN"), ("error", "ERROR")]
-)
-def test_the_console_writes_its_arguments_as_one_line(method, level, arguments, message):
-    assert logged(f"console.{method}({arguments})") == [39, level, message, "CONSOLE"]
+def test_the_console_writes_its_arguments_as_one_line(arguments, message):
+    for method in ("debug", "log", "info", "warn", "error"):
+        assert logged(f"console.{method}({arguments})") == [39, method.upper(), message, "CONSOLE"]
 
 
 def test_print_logs_at_level_log():
-    assert logged("print('a', 5, {'b': 1}, sep='-')")[:3] == [39, "LOG", "a-5-{\"b\":1}"]
+    assert logged("print('a', 5, {'b': 1}, sep='-')")[:3] == [39, "LOG", 'a-5-{"b":1}']
     assert logged("print()")[:3] == [39, "LOG", ""]
 
 

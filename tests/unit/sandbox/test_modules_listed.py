@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as real
+import datetime as real  # noqa: ICN001 - beside the classes called datetime here
 import decimal
 import json
 import uuid

@@ -120,7 +120,7 @@ def test_globals_of_installs_are_apart() -> None:
         ("hook = 5", False),
     ],
 )  # fmt: skip
-def test_only_functions_written_in_the_source_are_app_callables(program: str, expected: bool) -> None:
+def test_only_functions_written_in_the_source_are_app_callables(program: str, *, expected: bool) -> None:
     namespace = run(program, console=facade("console", {"log": lambda line: None}))
     assert is_app_callable(namespace["hook"]) is expected
 
