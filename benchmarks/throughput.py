@@ -162,11 +162,12 @@ def main() -> None:
     args = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder, KafkaBroker() as broker:
-        for run in range(args.runs):
-            prefix = f"bench{int(time.time())}_{run}_"
+        for run in range(-1, args.runs):  # the first run warms the broker up, and does not count
+            prefix = f"bench{int(time.time())}_{run + 1}_"
             result = asyncio.run(run_once(broker.bootstrap_servers, broker.pid, Path(folder), prefix, args.events, args))
-            results.append(result)
-            print("  ".join(f"{name} {value:,.2f}" for name, value in result.items()), flush=True)
+            if run >= 0:
+                results.append(result)
+            print("warm-up " if run < 0 else "", "  ".join(f"{name} {value:,.2f}" for name, value in result.items()), sep="", flush=True)
     print(f"\n{args.events:,} events, {args.apps} apps, {args.guarantee}, median of {args.runs} (min to max):")
     for name in results[0]:
         values = [result[name] for result in results]

@@ -57,6 +57,8 @@ class App:
     meta: object = None
     hooks: dict[str, Callable[..., Any]] = field(default_factory=dict)
     error: Failure | None = None
+    shares_state: bool = False
+    """It imports what keeps state in the process (decimal contexts), to be reset before each call of a hook"""
 
 
 def load_app(
@@ -71,6 +73,7 @@ def load_app(
     One that is `failed` already, since it killed a sandbox while loading, is not tried again.
     """
     app = App(install["id"], f"{install['name']} ({install['id']})", f"<{install['id']}>/{install['file_name']}")
+    app.shares_state = "decimal" in install["source"]
     if install["failed"] is not None:
         app.error = Failure(*install["failed"])
         return app

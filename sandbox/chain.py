@@ -17,6 +17,7 @@ import orjson
 
 from sandbox import codec
 from sandbox.app import App, Failure, describe_failure
+from sandbox.environment import reset_shared_state
 from sandbox.event import FinishedEvent, InvalidEvent, finish, open_envelope
 from sandbox.invocation import Effects, HostCall, fragment
 from sandbox.page import HookTimeout, Page
@@ -55,6 +56,7 @@ class Chain:
         self._event_bytes = event_bytes
         self._record_bytes = record_bytes - _RECORD_OVERHEAD_BYTES
         self._page = page
+        self._shares_state = any(app.shares_state for app in apps)
         self._all_succeeded = _stamps([app.label for app, _, _ in self._steps], [])
 
     def run(
@@ -83,6 +85,8 @@ class Chain:
                     steps.append([app.id, _whole(event)])
                 continue
             captured = len(effects.captures)
+            if self._shares_state:
+                reset_shared_state()
             try:
                 page.enter(sequence, app.id, PROCESS_EVENT)
                 value = hook(event, meta)

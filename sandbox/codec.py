@@ -36,13 +36,22 @@ def loads(raw: bytes | str) -> Any:
 
     Raises InvalidJson, which NaN and Infinity are too, or TooDeep.
     """
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        value = _loads_leniently(raw, error)
-    if _may_be_deep(raw):
+    value = loads_of_any_depth(raw)
+    if isinstance(raw, bytes):
+        may_be_deep = raw.count(b"{") + raw.count(b"[") > MAX_DEPTH
+    else:
+        may_be_deep = raw.count("{") + raw.count("[") > MAX_DEPTH
+    if may_be_deep:  # fewer brackets than levels are proof enough, and the count costs a tenth of a walk
         check_depth(value)
     return value
+
+
+def loads_of_any_depth(raw: bytes | str) -> Any:
+    """As `loads`, for JSON whose depth does not matter (it is bounded by the decoder, at about 1,000)."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return _loads_leniently(raw, error)
 
 
 def dumps(value: Any) -> bytes:
@@ -53,7 +62,7 @@ def dumps(value: Any) -> bytes:
         raise _explained(error) from None
     if b"null" in raw:
         _check_finite(value)
-    if _may_be_deep(raw):
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
         check_depth(value)
     return raw
 
@@ -77,13 +86,6 @@ def replace_surrogates(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _may_be_deep(raw: bytes | str) -> bool:
-    """Fewer brackets than levels allowed is proof enough, and the count costs a tenth of a walk."""
-    if isinstance(raw, str):
-        return raw.count("{") + raw.count("[") > MAX_DEPTH
-    return raw.count(b"{") + raw.count(b"[") > MAX_DEPTH
 
 
 def _loads_leniently(raw: bytes | str, first_error: orjson.JSONDecodeError) -> Any:

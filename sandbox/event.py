@@ -42,7 +42,7 @@ def open_envelope(raw: bytes, project_id: int) -> dict[str, Any]:
     `properties` is always a dict, without the stamps that only this server sets. Raises codec.InvalidJson,
     codec.TooDeep or InvalidEvent.
     """
-    envelope = codec.loads(raw)
+    envelope = codec.loads_of_any_depth(raw)
     event = codec.loads(envelope["data"])
     if type(event) is not dict:
         raise InvalidEvent("data is not a JSON object")
@@ -112,20 +112,22 @@ def event_timestamp(timestamp: Any, sent_at: Any, now: str, offset: Any) -> str:
     read counts as absent.
     """
     happened = _parse_time(timestamp)
+    if happened is None or (sent_at and sent_at != now):
+        happened = _relative_to_now(happened, sent_at, now, offset)
+    return happened.isoformat(" ", "milliseconds")[:23]
+
+
+def _relative_to_now(happened: datetime | None, sent_at: Any, now: str, offset: Any) -> datetime:
     received = _parse_time(now) or datetime.now(UTC)
     try:
         if happened is not None:
-            if sent_at and sent_at != now:
-                sent = _parse_time(sent_at)
-                if sent is not None:
-                    happened = received + (happened - sent)
-        elif type(offset) is int or type(offset) is float:
-            happened = received - timedelta(milliseconds=offset)
-        else:
-            happened = received
+            sent = _parse_time(sent_at)
+            return happened if sent is None else received + (happened - sent)
+        if type(offset) is int or type(offset) is float:
+            return received - timedelta(milliseconds=offset)
     except (OverflowError, ValueError):
-        happened = received
-    return happened.isoformat(" ", "milliseconds")[:23]
+        pass
+    return received
 
 
 def _parse_time(text: Any) -> datetime | None:

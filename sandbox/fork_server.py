@@ -23,6 +23,7 @@ import socket
 import sys
 from typing import Final, NoReturn
 
+from sandbox.environment import warm_up
 from sandbox.page import Page
 from sandbox.wire import PAGE_BYTES
 from sandbox.worker import Worker
@@ -34,8 +35,10 @@ _CONNECTION, _PAGE = 3, 4
 def main() -> None:
     """Serve until the host closes the control socket."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    warm_up()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # events are freed by their reference counts; cycles are an app's, and rare
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)

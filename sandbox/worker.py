@@ -162,10 +162,11 @@ class Worker:
         assert self._chain is not None, "RUN came before LOAD"
         effects = Effects(event.sequence)
         running = self._chain.run(event.opened, event.raw, effects, event.failed_before, trace=event.trace)
-        return self._advance(Suspended(event, running, effects, distinct_id), None)
+        return self._advance(event, running, effects, distinct_id)
 
-    def _advance(self, suspended: Suspended, error: HookTimeout | None) -> bool:
-        running, effects = suspended.running, suspended.effects
+    def _advance(
+        self, event: Event, running: Running, effects: Effects, distinct_id: str, error: HookTimeout | None = None
+    ) -> bool:
         self._context.effects = effects
         try:
             waited = running.throw(error) if error is not None else next(running)
@@ -180,31 +181,30 @@ class Worker:
             self._rows.append(row)
             self._blobs.append(properties)
             self._pending_bytes += len(properties) + effects.log_bytes + effects.capture_bytes
-            if suspended.event.trace:
-                self._pending_bytes += len(suspended.event.raw) * (1 + len(self._apps))
+            if event.trace:
+                self._pending_bytes += len(event.raw) * (1 + len(self._apps))
             return True
         except HookTimeout as timeout:
-            return self._start_without(self._page.install, suspended, timeout)
+            running.close()
+            return self._start_without(self._page.install, event, distinct_id, timeout)
         finally:
             self._context.effects = None
             self._page.leave()
         sequence = effects.sequence
-        self._suspended[sequence] = suspended
+        self._suspended[sequence] = Suspended(event, running, effects, distinct_id)
         self._waiting.setdefault(id(waited), []).append(sequence)
-        self._behind.setdefault(suspended.distinct_id, deque())
+        self._behind.setdefault(distinct_id, deque())
         return False
 
-    def _start_without(self, install: int, suspended: Suspended, timeout: HookTimeout) -> bool:
+    def _start_without(self, install: int, event: Event, distinct_id: str, timeout: HookTimeout) -> bool:
         """The timer struck between app code and ours, where no hook could fail of it: run the event without that app."""
-        event = suspended.event
-        suspended.running.close()
         failed = {**event.failed_before, install: Failure("timeout", str(timeout))}
         opened = open_envelope(event.raw, self._project_id)
-        return self._start(event._replace(opened=opened, failed_before=failed), suspended.distinct_id)
+        return self._start(event._replace(opened=opened, failed_before=failed), distinct_id)
 
     def _resume(self, sequence: int, error: HookTimeout | None = None) -> None:
         suspended = self._suspended.pop(sequence)
-        if self._advance(suspended, error):
+        if self._advance(*suspended, error):
             self._release(suspended.distinct_id)
 
     def _release(self, distinct_id: str) -> None:

@@ -17,7 +17,6 @@ from plugin_server.outputs.dead_letters import dead_letter_record
 from plugin_server.outputs.events import clickhouse_time, compose_event
 from plugin_server.outputs.topics import Topics
 from plugin_server.runtime.replies import ChainResult
-from sandbox.event import FinishedEvent
 from sandbox.wire import EventOutcome
 
 STEP: Final = "emit"
@@ -133,20 +132,23 @@ class Emitter:
     def _record(self, event: PendingEvent, result: ChainResult, lineage: bytes) -> OutputRecord | None:
         """The output record, or None if it is too large."""
         project = event.project
-        finished = FinishedEvent(result.event, result.distinct_id, result.timestamp, result.elements_chain, b"")
+        _, name, distinct_id, timestamp, elements_chain, properties, _ = result
         value = compose_event(
-            finished,
-            result.properties,
+            name,
+            distinct_id,
+            timestamp,
+            elements_chain,
+            properties,
             uuid=event.uuid,
             project_id=project.id,
             created_at=self._created_at,
             captured_at=event.now,
             historical_migration=event.historical_migration,
         )
-        key = f"{project.token}:{result.distinct_id}".encode()
+        key = f"{project.token}:{distinct_id}".encode()
         if len(value) + len(key) + len(lineage) + _RECORD_OVERHEAD_BYTES > self._record_bytes:
             return None
-        headers = ((LINEAGE_HEADER, lineage), (SOURCE_HEADER, self._source(event).encode()))
+        headers = [(LINEAGE_HEADER, lineage), (SOURCE_HEADER, self._source(event).encode())]
         return OutputRecord(self._topics.events, self._partition, key, value, headers)
 
     def _lineage(self, event: PendingEvent, applied: AppliedCaptures | None, *, has_delivery: bool) -> bytes:

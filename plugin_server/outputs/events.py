@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import orjson
 
-from sandbox.event import FinishedEvent
-
 _PERSON_NAMESPACE: Final = bytes.fromhex("932979b465c344248467 0b66ec27bc22".replace(" ", ""))
 """PostHog's namespace for the person of a distinct_id nobody was identified by"""
 _EPOCH: Final = "1970-01-01 00:00:05"
@@ -31,7 +29,10 @@ def person_id(project_id: int, distinct_id: str) -> str:
 
 
 def compose_event(
-    finished: FinishedEvent,
+    event: str,
+    distinct_id: str,
+    timestamp: str,
+    elements_chain: str,
     properties: str,
     *,
     uuid: str,
@@ -46,16 +47,16 @@ def compose_event(
     """
     message: dict[str, Any] = {
         "uuid": uuid,
-        "event": finished.event,
+        "event": event,
         "properties": properties,
-        "timestamp": finished.timestamp,
+        "timestamp": timestamp,
         "team_id": project_id,
         "project_id": project_id,
-        "distinct_id": finished.distinct_id,
-        "elements_chain": finished.elements_chain,
+        "distinct_id": distinct_id,
+        "elements_chain": elements_chain,
         "created_at": created_at,
         "captured_at": captured_at,
-        "person_id": person_id(project_id, finished.distinct_id),
+        "person_id": person_id(project_id, distinct_id),
         "person_created_at": _EPOCH,
         "person_properties": "{}",
         "person_mode": "propertyless",

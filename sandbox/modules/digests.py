@@ -54,7 +54,7 @@ def _new(name: str, data: bytes = b"", *, usedforsecurity: bool = True) -> Any:
 
 
 def _pbkdf2_hmac(hash_name: str, password: bytes, salt: bytes, iterations: int, dklen: int | None = None) -> bytes:
-    if iterations > _KEY_ITERATIONS_LIMIT or (dklen or 0) > 1024:
+    if type(iterations) is not int or iterations > _KEY_ITERATIONS_LIMIT or (dklen or 0) > 1024:
         raise ValueError(f"at most {_KEY_ITERATIONS_LIMIT} iterations and 1024 bytes")
     return hashlib.pbkdf2_hmac(_algorithm(hash_name), password, salt, iterations, dklen)
 

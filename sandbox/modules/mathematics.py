@@ -66,12 +66,12 @@ def _generator_members(generator: random.Random) -> dict[str, object]:
         generator.seed(a)
 
     def getrandbits(k: int) -> int:
-        if k > _RANDOM_BITS_LIMIT:
+        if type(k) is not int or k > _RANDOM_BITS_LIMIT:  # an object's comparison may say what its __index__ does not
             raise ValueError(f"at most {_RANDOM_BITS_LIMIT} bits")
         return generator.getrandbits(k)
 
     def randbytes(n: int) -> bytes:
-        if n * 8 > _RANDOM_BITS_LIMIT:
+        if type(n) is not int or n * 8 > _RANDOM_BITS_LIMIT:
             raise ValueError(f"at most {_RANDOM_BITS_LIMIT // 8} bytes")
         return generator.randbytes(n)
 

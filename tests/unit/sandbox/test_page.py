@@ -27,7 +27,7 @@ def test_the_page_says_whose_code_runs():
 
 def test_every_entry_counts_also_past_32_bits():
     page = Page()
-    page._words[Word.INVOCATIONS] = 0xFFFFFFFF
+    page._invocations = 0xFFFFFFFF
     page.enter(2**32 - 1, 2**32 - 1, 0)
     assert page.invocations == 0
     page.enter(1, 1, 0)
