@@ -120,7 +120,9 @@ async def wait_for_output(
     }
 
 
-async def run_once(brokers: str, broker_pid: int, folder: Path, prefix: str, count: int, args: argparse.Namespace) -> dict[str, float]:
+async def run_once(
+    brokers: str, broker_pid: int, folder: Path, prefix: str, count: int, args: argparse.Namespace
+) -> dict[str, float]:
     projects = write_projects(folder, args.apps)
     await fill(brokers, f"{prefix}events_plugin_ingestion", count)
     await asyncio.sleep(1)
@@ -140,7 +142,20 @@ async def run_once(brokers: str, broker_pid: int, folder: Path, prefix: str, cou
     if args.pin:
         command = ["taskset", "-c", args.pin, *command]
     if args.profile:
-        command = [str(Path(sys.executable).parent / "py-spy"), "record", "-s", "-n", "-r", "200", "-f", "raw", "-o", args.profile, "--", *command]
+        command = [
+            str(Path(sys.executable).parent / "py-spy"),
+            "record",
+            "-s",
+            "-n",
+            "-r",
+            "200",
+            "-f",
+            "raw",
+            "-o",
+            args.profile,
+            "--",
+            *command,
+        ]
     worker = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
     expected = count if args.apps < 3 else count - sum(1 for n in range(count) if f"{n % 100_000:06d}".endswith("37"))
     try:
@@ -164,10 +179,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, KafkaBroker() as broker:
         for run in range(-1, args.runs):  # the first run warms the broker up, and does not count
             prefix = f"bench{int(time.time())}_{run + 1}_"
-            result = asyncio.run(run_once(broker.bootstrap_servers, broker.pid, Path(folder), prefix, args.events, args))
+            result = asyncio.run(
+                run_once(broker.bootstrap_servers, broker.pid, Path(folder), prefix, args.events, args)
+            )
             if run >= 0:
                 results.append(result)
-            print("warm-up " if run < 0 else "", "  ".join(f"{name} {value:,.2f}" for name, value in result.items()), sep="", flush=True)
+            print(
+                "warm-up " if run < 0 else "",
+                "  ".join(f"{name} {value:,.2f}" for name, value in result.items()),
+                sep="",
+                flush=True,
+            )
     print(f"\n{args.events:,} events, {args.apps} apps, {args.guarantee}, median of {args.runs} (min to max):")
     for name in results[0]:
         values = [result[name] for result in results]

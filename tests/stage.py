@@ -184,9 +184,7 @@ class EmbeddedLog(Log):
     async def _is_settled(self) -> bool:
         lanes = 'SELECT partition, next, done FROM lanes WHERE topic = ? AND "group" = ?'
         finished = {
-            row[0]: row[1]
-            for row in self._query(lanes, self.topics.ingestion, f"{self.group}-ingestion")
-            if not row[2]
+            row[0]: row[1] for row in self._query(lanes, self.topics.ingestion, f"{self.group}-ingestion") if not row[2]
         }
         ends = self._query("SELECT partition, next_offset FROM log_partitions WHERE topic = ?", self.topics.ingestion)
         return all(finished.get(partition, 0) >= end for partition, end in ends)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from plugin_server.outputs.events import clickhouse_time, compose_event, person_id
 from plugin_server.outputs.topics import make_topics
-from sandbox.event import FinishedEvent
 
 NAMESPACE = uuid.UUID("932979b4-65c3-4424-8467-0b66ec27bc22")
 UUID = "018f0000-0000-7000-8000-000000000001"
@@ -23,10 +22,12 @@ def test_a_person_has_the_id_that_posthog_gives(team, distinct_id):
 
 
 def compose(*, historical: bool = False) -> dict[str, object]:
-    finished = FinishedEvent("x", "ada", "2026-01-01 00:00:00.000", "a:b", b"")
     return orjson.loads(
         compose_event(
-            finished,
+            "x",
+            "ada",
+            "2026-01-01 00:00:00.000",
+            "a:b",
             '{"a":"\\"é"}',
             uuid=UUID,
             project_id=2,
