@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -52,8 +53,6 @@ def descendants(pid: int) -> list[int]:
 
 async def fill(brokers: str, topic: str, count: int) -> None:
     """Put the workload into the topic, spread over its partitions."""
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
     await admin.start()
     await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])

@@ -43,7 +43,7 @@ class Encoded(NamedTuple):
         return event
 
 
-class RefusedReturn(Exception):  # noqa: N818 - not shown as an error of ours
+class RefusedReturn(Exception):
     """What a hook returned cannot be an event; the message says why."""
 
 

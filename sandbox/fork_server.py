@@ -21,6 +21,7 @@ import selectors
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Final, NoReturn
 
 from sandbox.environment import warm_up
@@ -109,8 +110,8 @@ def _become_sandbox(descriptors: list[int], memory_bytes: int) -> NoReturn:
 
 def _limit_resources(memory_bytes: int) -> None:
     """Memory beyond what the interpreter has mapped already; no files, processes or core dumps."""
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        mapped = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    statm = Path("/proc/self/statm").read_text(encoding="ascii")
+    mapped = int(statm.split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (mapped + memory_bytes, mapped + memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -16,7 +16,7 @@ HOST_CALLS: Final = 1_000
 """Of one event's chain together, awaited or not: each is work for the host before it is judged"""
 
 
-class LimitExceeded(Exception):  # noqa: N818 - the name that apps know
+class LimitExceeded(Exception):
     """An app asked for more than its limits allow."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):
     """Ends the handling of a request with `status`."""
 
     def __init__(self, status: HTTPStatus, kind: str, code: str, detail: str, *, attr: str | None = None) -> None:

@@ -56,6 +56,7 @@ class Service:
         self._metrics = Metrics()
         self._topics = make_topics(settings.topic_prefix)
         self._hub = TailHub()
+        self._logs = LogEntries(self._topics.log_entries, _instance_id(settings))
         self._not_started: str | None = "starting"
         self._supervisor: LaneSupervisor | None = None
         self._stopping = asyncio.Event()
@@ -164,8 +165,7 @@ class Service:
         return EmbeddedEventLog(database, settings.data_dir)
 
     def _make_pool(self, event_log: EventLog, tasks: asyncio.TaskGroup) -> SandboxPool:
-        logs = LogEntries(self._topics.log_entries, _instance_id(self._settings))
-        report = LoadReport(event_log, logs, tasks)
+        report = LoadReport(event_log, self._logs, tasks)
         return SandboxPool(
             HostApi(),
             report.loaded,
@@ -176,7 +176,8 @@ class Service:
         )
 
     def _lane_factory(self, event_log: EventLog, pool: SandboxPool) -> LaneFactory:
-        return LaneFactory(self._settings, self._registry, event_log, pool, self._metrics, self._hub)
+        report = LaneReport(self._metrics, self._topics.events, self._hub)
+        return LaneFactory(self._settings, self._registry, event_log, pool, self._logs, report)
 
     async def _serve_http(self, stack: AsyncExitStack, event_log: EventLog) -> None:
         settings = self._settings
@@ -231,8 +232,8 @@ class LaneFactory:
         registry: Registry,
         event_log: EventLog,
         pool: SandboxPool,
-        metrics: Metrics,
-        hub: TailHub,
+        logs: LogEntries,
+        report: LaneReport,
     ) -> None:
         self._topics = make_topics(settings.topic_prefix)
         self._settings = settings
@@ -240,8 +241,8 @@ class LaneFactory:
         self._pool = pool
         self._decode = make_decode(registry, settings.record_bytes)
         self._captures = Captures(self._topics.ingestion, self._topics.dead_letters, settings.record_bytes, time.time)
-        self._logs = LogEntries(self._topics.log_entries, _instance_id(settings))
-        self._report = LaneReport(metrics, self._topics.events, hub)
+        self._logs = logs
+        self._report = report
         self._limits = LaneLimits(
             commit_interval_seconds=settings.commit_interval_ms / 1000,
             flush_max_results=settings.flush_max_results,

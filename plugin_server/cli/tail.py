@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _describe_event(entry: dict[str, Any]) -> list[Text]:
         way = " → ".join(map(_clean, entry["path"]))
         lines.append(Text(f"    captured by {way}  (depth {entry['depth']})", style="magenta"))
     failed = {failure["app"]: failure for failure in entry["failed"]}
-    for previous, step in zip(steps, steps[1:], strict=False):
+    for previous, step in pairwise(steps):
         app = step["app"]
         if app in failed:
             failure = failed[app]

@@ -167,14 +167,13 @@ class _LaneKeeper:
 
     async def _live(self) -> None:
         log = await self._event_log.open_lane(self.partition)
-        lane = self._make_lane(log)
-        self._lane = lane
-        self.trouble = None
-        self._metrics.lanes_running.inc()
         try:
-            await lane.run()
+            lane = self._make_lane(log)
+            self._lane = lane
+            self.trouble = None
+            with self._metrics.lanes_running.track_inprogress():
+                await lane.run()
         finally:
             self._lane = None
-            self._metrics.lanes_running.dec()
             with contextlib.suppress(asyncio.CancelledError):
                 await log.close()

@@ -56,7 +56,7 @@ def refused(root: str) -> Lineage:
 
 
 def parse_lineage(raw: bytes) -> Lineage:
-    """Read the header's value. Raises MalformedLineage for all that `Lineage.encode` does not write."""
+    """Read the header's value. Raises MalformedLineage for what lacks a field of `Lineage.encode`, or has it with another type."""
     if len(raw) > _HEADER_LIMIT_BYTES:
         raise MalformedLineage(f"longer than {_HEADER_LIMIT_BYTES} bytes")
     try:

@@ -93,5 +93,5 @@ class Project:
     name: str
     token: str
     installs: tuple[Install, ...] = ()
-    loop_policy: LoopPolicy = LoopPolicy()
-    limits: Limits = Limits()
+    loop_policy: LoopPolicy = field(default_factory=LoopPolicy)
+    limits: Limits = field(default_factory=Limits)

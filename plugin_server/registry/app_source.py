@@ -75,7 +75,7 @@ def load_app(reference: str, base: Path) -> LoadedApp:
     raise ConfigurationError(f"{path} does not exist. Write the path of the app's folder, relative to this file.")
 
 
-class _BadArchive(Exception):  # noqa: N818
+class _BadArchive(Exception):
     """Why an archive is refused; becomes a ConfigurationError with its path."""
 
 

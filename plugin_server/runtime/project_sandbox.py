@@ -283,6 +283,9 @@ class ProjectSandbox:
             answer = [True, await self._host_calls.answer(self.project.id, request)]
         except AppError as error:
             answer = [False, str(error)]
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the hook waiting
+            _log.exception("host_call_failed", project_id=self.project.id, call=request.name, exc_info=error)
+            answer = [False, "the server failed to do this; its operator has been told"]
         if work.journal is None:
             work.journal = {}
         work.journal[request.install_id, request.number] = answer
@@ -299,15 +302,16 @@ class ProjectSandbox:
         while True:
             try:
                 handle = await self._spawn(self.project.limits.memory_bytes, self._on_exit)
+                process = SandboxProcess(handle, self._on_frame, self._on_lost)
+                self._process = process
+                await process.open()
                 break
-            except SandboxUnavailable as error:
+            except (SandboxUnavailable, OSError) as error:
+                self._process = None
                 _log.error("sandbox_unavailable", project_id=self.project.id, error=str(error), retry_seconds=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 10.0)
-        process = SandboxProcess(handle, self._on_frame, self._on_lost)
         self._watch = Watch(self.project.limits)
-        self._process = process
-        await process.open()
         self._starting = None
         if self._process is not process:
             self._pump()  # it has died meanwhile

@@ -14,7 +14,7 @@ from sandbox.guards import AppType, is_app_callable
 from sandbox.policy import OPERATOR_METHODS, SOURCE_LIMIT_BYTES, AppSyntaxError, compile_app
 
 
-class LimitExceeded(Exception):  # noqa: N818
+class LimitExceeded(Exception):
     """An error of the host."""
 
 
