@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Generator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
@@ -29,18 +29,6 @@ PROCESS_EVENT: Final = HOOKS.index("processEvent")
 
 Row = list[Any]
 """One entry of a RESULTS frame."""
-
-
-class Encoded(NamedTuple):
-    """An event of exact JSON values, in two parts: all but its properties, and these."""
-
-    head: bytes
-    properties: bytes
-
-    def decode(self) -> dict[str, Any]:
-        event: dict[str, Any] = orjson.loads(self.head)
-        event["properties"] = orjson.loads(self.properties)
-        return event
 
 
 class RefusedReturn(Exception):
@@ -75,7 +63,7 @@ class Chain:
         """
         project_id, page, sequence = self._project_id, self._page, effects.sequence
         uuid, now = event["uuid"], event["now"]
-        encoded: Encoded | None = None
+        encoded: bytes | None = None
         failures: list[tuple[App, Failure]] = []
         steps: list[Any] = [[0, _whole(event)]] if trace else []
         for app, hook, meta in self._steps:
@@ -105,15 +93,15 @@ class Chain:
                 del effects.captures[captured:]
                 effects.calls.clear()
                 effects.log(app.id, "ERROR", f"processEvent failed: {failure.message}{_at(failure.line)}", "PLUGIN")
-                event = encoded.decode() if encoded is not None else open_envelope(raw, project_id)
+                event = orjson.loads(encoded) if encoded is not None else open_envelope(raw, project_id)
             if trace:
                 steps.append([app.id, _whole(event)])
         # As it came, the event is bounded by the record that brought it, whatever an app may return.
-        properties = encoded.properties if encoded is not None else codec.dumps(event["properties"])
+        properties = orjson.dumps(event["properties"]) if encoded is not None else codec.dumps(event["properties"])
         stamps = self._all_succeeded if not failures else self._stamps_without({app.id for app, _ in failures})
         return _emitted(sequence, finish(event, properties, now, stamps), effects, failures, steps)
 
-    def _encode(self, event: Any, uuid: str, project_id: int) -> Encoded:
+    def _encode(self, event: Any, uuid: str, project_id: int) -> bytes:
         """Check what a hook returned, and encode it. Raises RefusedReturn or codec.NotJson."""
         if type(event) is not dict:
             raise RefusedReturn(f"processEvent returned {type(event).__name__}: return the event, or None to drop it")
@@ -122,24 +110,18 @@ class Chain:
             raise RefusedReturn("processEvent tried to change event.team_id, which it cannot")
         if type(event_uuid) is not str or event_uuid != uuid:
             raise RefusedReturn("processEvent tried to change event.uuid, which it cannot")
-        properties = event.pop("properties", None)
-        if type(properties) is not dict:
+        if type(event.get("properties")) is not dict:
             raise RefusedReturn("processEvent returned an event whose properties are not a dict")
         distinct_id, name = event.get("distinct_id"), event.get("event")
         if type(distinct_id) is not str or not distinct_id:
             raise RefusedReturn("processEvent returned an event whose distinct_id is not a non-empty string")
         if name is None or name == "":
             raise RefusedReturn("processEvent returned an event without a name (event)")
-        head = codec.dumps(event)
-        event["properties"] = properties  # before it is encoded, so that an event within its properties is a cycle
-        encoded = Encoded(head, codec.dumps(properties))
-        size = len(encoded.head) + len(encoded.properties)
+        encoded = codec.dumps(event)
+        size = len(encoded)
         if size > self._event_bytes:
             raise RefusedReturn(f"processEvent returned an event of more than {self._event_bytes} bytes (event_bytes)")
-        if (
-            2 * size > self._record_bytes
-            and len(encoded.head) + _quoted_length(encoded.properties) > self._record_bytes
-        ):
+        if 2 * size > self._record_bytes and _quoted_length(encoded) > self._record_bytes:
             raise RefusedReturn("processEvent returned an event too large for the event log (RECORD_BYTES)")
         return encoded
 
@@ -236,6 +218,8 @@ def invalid_row(sequence: int, error: InvalidEvent | codec.InvalidJson | codec.T
 
 
 def _notes(effects: Effects, failures: list[tuple[App, Failure]], steps: list[Any]) -> dict[str, Any] | None:
+    if not (effects.captures or effects.logs or failures or steps):
+        return None
     notes: dict[str, Any] = {}
     if effects.captures:
         notes["captures"] = effects.captures

@@ -198,6 +198,7 @@ class EmbeddedLog(Log):
 class KafkaLog(Log):
     def __init__(self, prefix: str, partitions: int, brokers: str) -> None:
         super().__init__(prefix, partitions)
+        self.output_partitions = partitions
         self._brokers = brokers
         self._stack = AsyncExitStack()
         self._read: dict[str, list[Record]] = {}
@@ -217,7 +218,7 @@ class KafkaLog(Log):
         self._stack.push_async_callback(self._admin.close)
         limits = {"max.message.bytes": str(_RECORD_BYTES)}
         await self._admin.create_topics(
-            [NewTopic(topic, self.partitions, 1, topic_configs=limits) for topic in self.topics.all]
+            [NewTopic(topic, len(self._places(topic)), 1, topic_configs=limits) for topic in self.topics.all]
         )
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self._brokers,
@@ -287,7 +288,8 @@ class KafkaLog(Log):
         return bool(ends == await self._committed.end_offsets(places))
 
     def _places(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, partition) for partition in range(self.partitions)]
+        count = self.output_partitions if topic == self.topics.events else self.partitions
+        return [TopicPartition(topic, partition) for partition in range(count)]
 
     async def _consumer(self, isolation: str) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(

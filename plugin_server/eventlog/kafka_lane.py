@@ -97,6 +97,8 @@ class KafkaLaneLog:
                     if records:
                         self._fetch_offset = records[-1].offset + 1
                     return records
+                if self._generation == self._membership.generation:
+                    self._seek_again()  # it was still waiting when `resume` sought, so it may hold records from after that
         except TimeoutError:
             return []
         except OffsetOutOfRangeError:

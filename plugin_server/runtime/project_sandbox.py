@@ -28,7 +28,7 @@ from sandbox.wire import FrameKind
 BATCH_EVENTS: Final = 500
 BATCH_BYTES: Final = 8 * 2**20
 BATCH_SECONDS: Final = 0.02
-BATCHES_IN_FLIGHT: Final = 2
+BATCHES_IN_FLIGHT: Final = 4
 HOST_CALLS: Final = 2_000
 """Of one event's chain; the child stops its apps at 1,000"""
 CRASHES: Final = 3

@@ -59,7 +59,7 @@ def make_capture(
             raise TypeError("posthog.capture: distinct_id must be a non-empty string")
         merged = {"$lib": LIBRARY, "$lib_version": library_version, **fields, "distinct_id": distinct_id}
         encoded, name = codec.dumps(merged), event[:_NAME_LENGTH]
-        if encoded.count(b"{") + encoded.count(b"[") >= codec.MAX_DEPTH:
+        if codec.brackets(encoded) >= codec.MAX_DEPTH:
             codec.check_depth([merged])  # it comes back one level deeper, inside its event
         codec.dumps(name)
         effects.capture([install, number, name, distinct_id, timestamp, fragment(encoded)], len(encoded))
