@@ -36,7 +36,7 @@ def loads(raw: bytes | str) -> Any:
 
     Raises InvalidJson, which NaN and Infinity are too, or TooDeep.
     """
-    if type(raw) is str:
+    if isinstance(raw, str):
         raw = raw.encode("utf-8", "surrogatepass")
     value = loads_of_any_depth(raw)
     if brackets(raw) > MAX_DEPTH:

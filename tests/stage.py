@@ -176,7 +176,7 @@ class EmbeddedLog(Log):
         rows = self._query(
             'SELECT partition, "offset", key, value, headers FROM log_records WHERE topic = ? ORDER BY 1, 2', topic
         )
-        return [Record(*row[:4], dict(decode_headers(row[4]))) for row in rows]
+        return [Record(*place, key, value, dict(decode_headers(blob))) for *place, key, value, blob in rows]
 
     async def count_outputs(self) -> int:
         return int(self._query("SELECT sum(next_offset) FROM log_partitions WHERE topic = ?", self.topics.events)[0][0])

@@ -35,6 +35,7 @@ from plugin_server.metrics import Metrics
 from plugin_server.model.errors import ConfigurationError, EventLogUnavailable
 from plugin_server.model.project import Project
 from plugin_server.outputs.topics import make_topics
+from plugin_server.registry.projects_file import SandboxPlan
 from plugin_server.registry.registry import Registry, load_registry
 from plugin_server.runtime.pool import SandboxPool
 from plugin_server.settings import DeliveryGuarantee, Role, Settings
@@ -53,6 +54,7 @@ class Service:
         """Read the projects. Raises ConfigurationError."""
         self._settings = settings
         self._registry = load_registry(settings.projects_file, environ) if settings.projects_file else Registry()
+        _refuse_isolation(self._registry)
         self._metrics = Metrics()
         self._topics = make_topics(settings.topic_prefix)
         self._hub = TailHub()
@@ -88,7 +90,7 @@ class Service:
                 working.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
             if working.done() and not working.cancelled() and (error := working.exception()):
-                raise error
+                raise _alone(error)
         _log.info("stopped")
 
     async def _work(self, event_log: EventLog) -> None:
@@ -108,6 +110,7 @@ class Service:
                     f"{self._settings.consumer_group}-ingestion", self._topics.ingestion, self._supervisor
                 )
                 tasks.create_task(self._supervisor.run(), name="lanes")
+            await self._serve_tail(stack)
             self._not_started = None
             _log.info("started", roles=[str(role) for role in self._settings.roles], topics=self._topics.ingestion)
             await asyncio.Event().wait()
@@ -199,10 +202,21 @@ class Service:
                     record_bytes=settings.record_bytes,
                 ),
             )
-        await _listen(stack, application, lambda runner: web.TCPSite(runner, settings.http_host, settings.http_port))
+        try:
+            await _listen(
+                stack, application, lambda runner: web.TCPSite(runner, settings.http_host, settings.http_port)
+            )
+        except OSError as error:
+            where = f"{settings.http_host}:{settings.http_port}"
+            raise ConfigurationError(
+                f"cannot listen on {where} ({error.strerror}): end what uses it, or set HTTP_HOST and HTTP_PORT"
+            ) from error
+
+    async def _serve_tail(self, stack: AsyncExitStack) -> None:
+        """Let `plugin-server tail` in. Only once the data directory is known to be ours: the socket replaces an old one."""
         tail = web.Application()
         tail.add_routes(tail_routes(self._hub))
-        socket_path = tail_socket_path(settings.data_dir)
+        socket_path = tail_socket_path(self._settings.data_dir)
         socket_path.unlink(missing_ok=True)
         previous_mask = os.umask(0o177)
         try:
@@ -261,6 +275,24 @@ class LaneFactory:
             clock=time.time,
         )
         return IngestionLane(log, self._decode, self._pool, emitter, self._limits, self._report)
+
+
+def _refuse_isolation(registry: Registry) -> None:
+    """Better no start than apps that share a process although somebody asked that they should not."""
+    for project in registry.projects:
+        plan = registry.sandbox_plan(project.id)
+        if plan != SandboxPlan():
+            raise ConfigurationError(
+                f"project {project.name}: this version has one sandbox process for each project; "
+                "remove `isolation` and `sandbox_processes`"
+            )
+
+
+def _alone(error: BaseException) -> BaseException:
+    """The error that a group of one holds: what a person should read."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _make_data_dir(settings: Settings) -> None:

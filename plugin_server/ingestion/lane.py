@@ -92,6 +92,7 @@ class IngestionLane:
         self._not_flushing = asyncio.Event()
         self._not_flushing.set()
         self._last_flush = -limits.commit_interval_seconds
+        self._last_progress = clock()
 
     async def run(self) -> None:
         """Process the partition until cancelled.
@@ -122,6 +123,11 @@ class IngestionLane:
         """Take no more; returns when all that was taken is committed."""
         self._taking = False
         await self._idle.wait()
+
+    @property
+    def stalled_seconds(self) -> float:
+        """Time since an event was last committed, while some wait for it."""
+        return self._clock() - self._last_progress if self._tracker.unfinished else 0.0
 
     @property
     def in_flight(self) -> int:
@@ -197,6 +203,8 @@ class IngestionLane:
             if entry is None:
                 by_project[project.id] = entry = (project, [])
             entry[1].append(Work(event, event.raw, self))
+        if self._idle.is_set():
+            self._last_progress = self._clock()
         self._held_bytes += size
         self._idle.clear()
         self._report.taken(len(records))
@@ -256,6 +264,7 @@ class IngestionLane:
         if not records and position == self._log.position:
             return
         await self._log.commit(records, position)
+        self._last_progress = self._clock()
         self._held_bytes -= sum(entry[1] for entry in ready)
         self._report.flushed(records, self._clock() - self._last_flush)
         limits = self._limits

@@ -20,6 +20,8 @@ from plugin_server.metrics import Metrics
 from plugin_server.model.errors import LaneFenced, Transient
 
 SUSPEND_SECONDS: Final = 3.0
+STALLED_SECONDS: Final = 120.0
+"""Longer than an event can take by its limits, unless a chain of several apps waits"""
 _FIRST_BACKOFF_SECONDS: Final = 0.2
 _LAST_BACKOFF_SECONDS: Final = 10.0
 _HEALTHY_SECONDS: Final = 30.0
@@ -69,7 +71,9 @@ class LaneSupervisor:
         """Why the worker cannot process its partitions now, or None."""
         if not self._joined:
             return "waiting for the consumer group to assign partitions"
-        waiting = [f"{keeper.partition}: {keeper.trouble}" for keeper in self._keepers.values() if keeper.trouble]
+        waiting = [
+            f"{keeper.partition}: {trouble}" for keeper in self._keepers.values() if (trouble := keeper.not_running())
+        ]
         return f"lanes that cannot run: {'; '.join(sorted(waiting))}" if waiting else None
 
     async def _follow(self, assigned: frozenset[int]) -> None:
@@ -96,6 +100,13 @@ class _LaneKeeper:
         self._lane: IngestionLane | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"lane-{partition}")
+
+    def not_running(self) -> str | None:
+        """Why its events do not move, or None."""
+        if self.trouble is not None:
+            return self.trouble
+        stalled = self._lane.stalled_seconds if self._lane is not None else 0.0
+        return f"no event was finished for {stalled:.0f} s" if stalled > STALLED_SECONDS else None
 
     async def stop(self) -> None:
         """Give the lane up. Events in flight are left to the next owner."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -70,8 +71,6 @@ async def assert_exactly_once(stage: Stage, events: int) -> None:
 
 
 async def _captured(log: Log) -> Counter[int]:
-    import json
-
     records = [record for record in await log.read(log.topics.ingestion) if "ps-lineage" in record.headers]
     return Counter(json.loads(record.json["data"])["properties"]["of"] for record in records)
 

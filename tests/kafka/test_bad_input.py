@@ -54,7 +54,9 @@ FAILURES: dict[str, tuple[str, str]] = {
     "an exception after changes": (at_bad_events("raise ValueError('no luck')"), "no luck (line 6)"),
     "an infinite loop": (at_bad_events("while True:", "    pass"), "0.3 s of CPU time (cpu_seconds)"),
     "an infinite loop that catches": (
-        at_bad_events("while True:", "    try:", "        [n for n in range(10**9)]", "    except Exception:", "        pass"),
+        at_bad_events(
+            "while True:", "    try:", "        [n for n in range(10**9)]", "    except Exception:", "        pass"
+        ),
         "0.3 s of CPU time (cpu_seconds)",
     ),
     "a sleep without end": (at_bad_events("await sleep(3600)", hook="async def"), "ran longer than 1 s (hook_seconds)"),
@@ -87,6 +89,10 @@ def changed(project_id: int = 1, **fields: Any) -> bytes:
 
 def raw_data(data: str, project_id: int = 1) -> bytes:
     return changed(project_id, data=data)
+
+
+def data_with(properties: str) -> str:
+    return f'{{"event":"x","properties":{properties}}}'
 
 
 def nested(levels: int) -> str:
@@ -122,7 +128,9 @@ REFUSED: dict[str, Refused] = {
     "a number": Refused(b"5", "decode", ENVELOPE, "not a JSON object"),
     "null": Refused(b"null", "decode", ENVELOPE, "not a JSON object"),
     "no project": Refused(json.dumps(without("token")).encode(), "decode", "no_project", "neither token nor team_id"),
-    "an unknown token": Refused(changed(token="phc_x"), "decode", "unknown_project", "no project has the token 'phc_x'"),
+    "an unknown token": Refused(
+        changed(token="phc_x"), "decode", "unknown_project", "no project has the token 'phc_x'"
+    ),
     "an unknown team_id": Refused(changed(token=None, team_id=99), "decode", "unknown_project", "the id 99"),
     "a token that is a number": Refused(changed(token=5), "decode", ENVELOPE, "token is not a non-empty string"),
     "an empty token": Refused(changed(token=""), "decode", ENVELOPE, "token is not a non-empty string"),
@@ -162,7 +170,7 @@ for _project in (1, 2):
         ("data with raw NUL", '{"event":"x\0"}', JSON, ""),
         ("data with NaN", '{"event":"x","properties":{"x":NaN}}', JSON, ""),
         ("data that is a list", "[]", EVENT, "data is not a JSON object"),
-        ("deep data", '{"event":"x","properties":{"x":%s}}' % nested(DEEP), "too_deep", "100 levels"),
+        ("deep data", data_with(f'{{"x":{nested(DEEP)}}}'), "too_deep", "100 levels"),
         ("data without a name", '{"properties":{}}', EVENT, "event, its name, is missing"),
         ("properties that are a list", '{"event":"x","properties":[]}', EVENT, "properties is not a JSON object"),
     ):
@@ -181,18 +189,14 @@ class Taken:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def data_with(properties: str) -> str:
-    return f'{{"event":"x","properties":{properties}}}'
-
-
 TAKEN: dict[str, Taken] = {
     "escaped NUL": Taken(raw_data(data_with(r'{"a":"x\u0000y"}')), {"a": "x\0y"}),
     "escaped NUL in a distinct_id": Taken(changed(distinct_id="d\0"), fields={"distinct_id": "d\0"}),
-    "an integer beyond 64 bits": Taken(raw_data(data_with('{"a":%d}' % 10**30)), {"a": 1e30}),
-    "an integer just beyond 64 bits": Taken(raw_data(data_with('{"a":%d}' % 2**64)), {"a": float(2**64)}),
-    "the largest integer": Taken(raw_data(data_with('{"a":%d}' % (2**64 - 1))), {"a": 2**64 - 1}),
+    "an integer beyond 64 bits": Taken(raw_data(data_with(f'{{"a":{10**30}}}')), {"a": 1e30}),
+    "an integer just beyond 64 bits": Taken(raw_data(data_with(f'{{"a":{2**64}}}')), {"a": float(2**64)}),
+    "the largest integer": Taken(raw_data(data_with(f'{{"a":{2**64 - 1}}}')), {"a": 2**64 - 1}),
     "a lone surrogate": Taken(raw_data(data_with(r'{"a":"x\ud83d"}')), {"a": "x\ufffd"}),
-    "as deep as allowed": Taken(raw_data(data_with('{"a":%s}' % nested(97))), {"a": json.loads(nested(97))}),
+    "as deep as allowed": Taken(raw_data(data_with(f'{{"a":{nested(97)}}}')), {"a": json.loads(nested(97))}),
     "a distinct_id that is a number": Taken(changed(distinct_id=12), fields={"distinct_id": "12"}),
     "a team_id alone": Taken(changed(token=None, team_id=1)),
     "a token in a header": Taken(json.dumps(without("token")).encode(), headers=(("token", b"phc_1"),)),
@@ -332,9 +336,7 @@ async def test_an_app_that_fails_is_undone_and_the_others_run(aftermath: Afterma
     lines = [line for line in aftermath.log_lines if line["team_id"] == project_id]
     assert [(line["plugin_config_id"], line["type"]) for line in lines] == [(project_id * 100 + 2, "ERROR")]
     assert FAILURES[name][1] in lines[0]["message"]
-    failures = await aftermath.server.metric(
-        "plugin_server_app_failures_total", install_id=str(project_id * 100 + 2)
-    )
+    failures = await aftermath.server.metric("plugin_server_app_failures_total", install_id=str(project_id * 100 + 2))
     assert failures == 1
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from plugin_server.eventlog.partitioning import Partitioner
-from plugin_server.eventlog.port import OutputRecord
 from tests.kafka_broker.broker import KafkaBroker
 from tests.server import Server, free_port, project, until, write_projects
 from tests.stage import BOTH_LOGS, KafkaLog, Stage, envelope, event_uuid, make_stage, running
@@ -222,9 +221,7 @@ async def test_kafka_beside_sqlite_is_refused_unless_there_is_a_single_worker(tm
 async def test_at_least_once_processes_everything_even_when_it_is_killed(
     kafka: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    stage = make_stage(
-        "kafka", request, tmp_path, PROJECTS, delivery_guarantee="at_least_once", worker_id="worker-0"
-    )
+    stage = make_stage("kafka", request, tmp_path, PROJECTS, delivery_guarantee="at_least_once", worker_id="worker-0")
     async with running(stage) as server:
         await stage.log.send(envelope(1, number, f"d{number % 50}", n=number) for number in range(3_000))
         await until(lambda: _some_outputs(stage), "the work has begun")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from plugin_server.ingestion import supervisor as module
-from plugin_server.ingestion.supervisor import LaneSupervisor
+from plugin_server.ingestion.supervisor import STALLED_SECONDS, LaneSupervisor
 from plugin_server.metrics import Metrics
 from plugin_server.model.errors import EventLogUnavailable, LaneFenced
 
@@ -35,6 +35,7 @@ class Lane:
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.still_ours = True
         self.suspended = 0
+        self.stalled_seconds = 0.0
         self.hangs = False
 
     async def run(self) -> None:
@@ -108,6 +109,12 @@ async def test_each_assigned_partition_has_a_lane_and_others_are_given_up(bench)
     await bench.assign(1, 2)
     assert bench.open() == [1, 2]
     assert len(bench.lanes) == 3
+
+
+async def test_a_lane_whose_events_do_not_move_makes_the_worker_not_ready(bench):
+    await bench.assign(0)
+    bench.lanes[0].stalled_seconds = STALLED_SECONDS + 1
+    assert "no event was finished" in bench.supervisor.not_ready()
 
 
 @pytest.mark.parametrize("fault", [LaneFenced(), EventLogUnavailable("away"), RuntimeError("a fault of ours")])
