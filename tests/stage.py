@@ -176,7 +176,10 @@ class EmbeddedLog(Log):
         rows = self._query(
             'SELECT partition, "offset", key, value, headers FROM log_records WHERE topic = ? ORDER BY 1, 2', topic
         )
-        return [Record(*place, key, value, dict(decode_headers(blob))) for *place, key, value, blob in rows]
+        return [
+            Record(partition, offset, key, value, dict(decode_headers(blob)))
+            for partition, offset, key, value, blob in rows
+        ]
 
     async def count_outputs(self) -> int:
         return int(self._query("SELECT sum(next_offset) FROM log_partitions WHERE topic = ?", self.topics.events)[0][0])
