@@ -51,6 +51,10 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
+.PHONY: docs
+docs: venv ## Write the generated pages anew (docs/settings.md)
+	@$(BIN)/python docs/generate.py
+
 .PHONY: lock
 lock: ## Write the lock files anew after a change to pyproject.toml (UPGRADE=1: newest versions of all)
 	@python=$(BIN)/python; [ -x $$python ] || python=$(or $(PYTHON),python3); \
