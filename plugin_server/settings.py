@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     )
     """What this process does, separated by commas."""
     projects_file: Path | None = Field(None, examples=["/etc/plugin-server/projects.yaml"])
-    """YAML file of projects and installs, applied at start. Not set: what the database holds."""
+    """YAML file of projects and installs, read at start. Not set: no projects."""
     secret_key: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(
         None, examples=["the output of `openssl rand -hex 32`"]
     )
@@ -199,7 +199,7 @@ class Settings(BaseSettings):
     single_worker: bool = Field(default=False, examples=["true"])
     """Says that no other worker reads the same Kafka, which is what SQLite beside Kafka needs."""
     allow_unconfined_sandbox: bool = Field(default=False, examples=["true"])
-    """Runs apps without seccomp or Landlock where the kernel lacks them. For development only."""
+    """Will run apps without seccomp where the kernel lacks it. In this version no sandbox has it yet."""
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(LogLevel.INFO, examples=["info"])
     """Lowest level that is logged."""
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(LogFormat.AUTO, examples=["json"])
@@ -246,7 +246,7 @@ def load_settings(config_path: Path | None = None, environ: Mapping[str, str] | 
                 continue
             written_as[key] = f"{key} in {config_path}"
             is_path = key in ("data_dir", "projects_file") and isinstance(value, str)
-            values[key] = config_path.parent / value if is_path else value
+            values[key] = Path(os.path.normpath(config_path.parent / value)) if is_path else value
     for variable, text in environ.items():
         name = variable.removeprefix(ENV_PREFIX).lower()
         if not variable.startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE or not text.strip():

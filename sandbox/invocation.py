@@ -23,10 +23,11 @@ class LimitExceeded(Exception):
 class Effects:
     """What an event's apps asked for so far. Buffered: the host applies what belongs to hooks that returned."""
 
-    __slots__ = ("calls", "capture_bytes", "captures", "log_bytes", "logs", "numbers", "sequence")
+    __slots__ = ("calls", "capture_bytes", "captures", "log_bytes", "logs", "may_capture", "numbers", "sequence")
 
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
+        self.may_capture = True
         self.captures: list[list[Any]] = []
         """[install, number within its hook, event, distinct_id or None, timestamp or None, properties as JSON]"""
         self.capture_bytes = 0

@@ -119,6 +119,7 @@ class Worker:
         if hook is None:
             return
         self._context.effects = effects
+        effects.may_capture = False
         self._page.enter(0, app.id, SETUP)
         try:
             value = hook(app.meta)

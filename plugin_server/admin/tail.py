@@ -35,11 +35,18 @@ class TailHub:
     """Hands each entry to all who follow. One who is too slow misses entries, and is told how many."""
 
     def __init__(self) -> None:
-        self._queues: dict[asyncio.Queue[dict[str, Any]], int] = {}
+        self._queues: dict[asyncio.Queue[dict[str, Any] | None], int] = {}
 
     @property
     def following(self) -> bool:
         return bool(self._queues)
+
+    def close(self) -> None:
+        """The server stops: let all followers go."""
+        for queue in self._queues:
+            while queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
 
     def publish(self, entry: dict[str, Any]) -> None:
         """Never blocks."""
@@ -49,15 +56,15 @@ class TailHub:
             else:
                 queue.put_nowait(entry)
 
-    def follow(self) -> asyncio.Queue[dict[str, Any]]:
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(QUEUE_ENTRIES)
+    def follow(self) -> asyncio.Queue[dict[str, Any] | None]:
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(QUEUE_ENTRIES)
         self._queues[queue] = 0
         return queue
 
-    def unfollow(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
+    def unfollow(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
         del self._queues[queue]
 
-    def take_missed(self, queue: asyncio.Queue[dict[str, Any]]) -> int:
+    def take_missed(self, queue: asyncio.Queue[dict[str, Any] | None]) -> int:
         missed, self._queues[queue] = self._queues[queue], 0
         return missed
 
@@ -73,6 +80,8 @@ def tail_routes(hub: TailHub) -> list[web.RouteDef]:
             await response.write(b'{"kind":"following"}\n')
             while True:
                 entry = await queue.get()
+                if entry is None:
+                    return response
                 missed = hub.take_missed(queue)
                 if missed:
                     await response.write(orjson.dumps({"kind": "missed", "count": missed}) + b"\n")

@@ -29,7 +29,8 @@ class LoadReport:
         lines = list(loaded.logs)
         for entry in loaded.installs:
             if entry.error is not None:
-                where = f" (line {entry.error.line})" if entry.error.line is not None else ""
+                named = entry.error.kind == "compile" or entry.error.line is None  # those messages name their lines
+                where = "" if named else f" (line {entry.error.line})"
                 message = f"the app does not run: {entry.error.message}{where}"
                 lines.append(LogLine(entry.install_id, "ERROR", message, "SYSTEM"))
                 _log.warning(
@@ -37,7 +38,8 @@ class LoadReport:
                     project_id=project.id,
                     install_id=entry.install_id,
                     kind=entry.error.kind,
-                    line=entry.error.line,
+                    error=f"{entry.error.message}{where}",
+                    effect="its project's events go on without it",
                 )
         if lines:
             records = self._logs.records(project, lines, datetime.now(UTC))

@@ -7,7 +7,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Final
@@ -22,7 +22,7 @@ from plugin_server.cli.load_report import LoadReport
 from plugin_server.database.engine import Database, sqlite_url
 from plugin_server.eventlog.embedded import EmbeddedEventLog
 from plugin_server.eventlog.kafka import KafkaEventLog
-from plugin_server.eventlog.port import EventLog, LaneLog
+from plugin_server.eventlog.port import EventLog, LaneLog, OutputRecord
 from plugin_server.host_api.calls import HostApi
 from plugin_server.host_api.captures import Captures
 from plugin_server.host_api.logs import LogEntries
@@ -85,6 +85,7 @@ class Service:
             _log.info("stopping", shutdown_seconds=self._settings.shutdown_seconds)
             stopping.cancel()
             self._not_started = "stopping"
+            self._hub.close()
             if not working.done():
                 await self._drain()
                 working.cancel()
@@ -163,6 +164,11 @@ class Service:
                 exactly_once=settings.delivery_guarantee is DeliveryGuarantee.EXACTLY_ONCE,
                 events_lost=lambda _partition, count: self._metrics.events_lost.inc(count),
             )
+        if not settings.uses_sqlite:
+            raise ConfigurationError(
+                "DATABASE_URL without KAFKA_BROKERS must be SQLite, which holds the embedded log: "
+                "unset DATABASE_URL, or set KAFKA_BROKERS"
+            )
         database = Database(settings.database_url or sqlite_url(settings.data_dir))
         stack.push_async_callback(database.close)
         return EmbeddedEventLog(database, settings.data_dir)
@@ -197,7 +203,7 @@ class Service:
             application.add_routes(
                 capture_routes(
                     self._find_project,
-                    event_log.produce,
+                    self._counted(event_log),
                     topic=self._topics.ingestion,
                     record_bytes=settings.record_bytes,
                 ),
@@ -224,6 +230,15 @@ class Service:
         finally:
             os.umask(previous_mask)
         stack.callback(socket_path.unlink, missing_ok=True)
+
+    def _counted(self, event_log: EventLog) -> Callable[[list[OutputRecord]], Awaitable[None]]:
+        """`produce` for the capture endpoints, with its count."""
+
+        async def produce(records: list[OutputRecord]) -> None:
+            await event_log.produce(records)
+            self._metrics.http_captured.inc(len(records))
+
+        return produce
 
     async def _find_project(self, token: str) -> Project | None:
         if self._not_started is not None:

@@ -32,7 +32,7 @@ def welcome(settings: Settings, registry: Registry) -> str:
             "",
             "See what becomes of events, in a second terminal:",
             "",
-            "  make tail        (or: .venv/bin/plugin-server tail)",
+            "  make tail        (or: .venv/bin/plugin-server tail --config configs/development.toml)",
             "",
             "Send one, in a third:",
             "",

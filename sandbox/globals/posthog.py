@@ -39,6 +39,8 @@ def make_capture(
 
     def capture(event: str, properties: dict[str, Any] | None = None) -> HostCall:
         effects = context.current("posthog.capture")
+        if not effects.may_capture:
+            raise RuntimeError("posthog.capture does not work in setupPlugin yet: call it in processEvent")
         if type(event) is not str or not event:
             raise TypeError("posthog.capture: event must be a non-empty string")
         if properties is not None and type(properties) is not dict:

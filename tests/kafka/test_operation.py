@@ -104,6 +104,27 @@ async def test_readiness_says_that_kafka_is_away_and_recovers_when_it_comes_back
         assert json.loads(body) == {"status": "ok", "checks": {"start": "ok", "lanes": "ok"}}
 
 
+async def test_readiness_says_that_kafka_has_gone_away_from_a_running_server(
+    own_kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    """An idle one too: it must not look well for as long as nobody sends it anything."""
+    log = KafkaLog("gone_", 2, own_kafka.bootstrap_servers)
+    async with running(Stage(tmp_path, log, write_projects(tmp_path, PROJECTS), {"worker_id": "worker-0"})) as server:
+        await log.send([envelope(2, 1)])
+        await log.until_settled()
+        own_kafka.kill()
+        try:
+            await until(lambda: _has_status(server, 503), "it says that the event log is away", seconds=30)
+            assert (await server.get("/_health"))[0] == 200
+        finally:
+            own_kafka.start()
+        await server.until_ready()
+
+
+async def _has_status(server: Server, status: int) -> bool:
+    return (await server.get("/_ready"))[0] == status
+
+
 async def _not_ready(server: Server, reason: str) -> bool:
     status, body = await server.get("/_ready")
     return status == 503 and reason in json.loads(body)["checks"]["start"]
