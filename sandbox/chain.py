@@ -68,7 +68,9 @@ class Chain:
         steps: list[Any] = [[0, _whole(event)]] if trace else []
         for app, hook, meta in self._steps:
             if failed_before and app.id in failed_before:
-                failures.append((app, failed_before[app.id]))
+                failure = failed_before[app.id]
+                failures.append((app, failure))
+                effects.log(app.id, "ERROR", f"processEvent failed: {failure.message}{_at(failure.line)}", "PLUGIN")
                 if trace:
                     steps.append([app.id, _whole(event)])
                 continue

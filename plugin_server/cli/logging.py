@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from typing import Final
 
 import structlog
 
 from plugin_server.settings import LogFormat, LogLevel
+
+_REPEAT_SECONDS: Final = 30.0
+
+
+class OncePerWhile(logging.Filter):
+    """Lets each message of a library through once in 30 s: aiokafka writes some 60 lines a second while a broker is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """By the line that logs it: there are as many as the library has such lines."""
+        key, now = (record.pathname, record.lineno), time.monotonic()
+        if now - self._last.get(key, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+            return False
+        self._last[key] = now
+        return True
 
 
 def set_up_logging(level: LogLevel, log_format: LogFormat) -> None:
@@ -38,6 +58,8 @@ def set_up_logging(level: LogLevel, log_format: LogFormat) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         ),
     )
+    repeats = OncePerWhile()
+    handler.addFilter(lambda record: not record.name.startswith("aiokafka") or repeats.filter(record))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))

@@ -43,6 +43,7 @@ from plugin_server.settings import DeliveryGuarantee, Role, Settings
 _START_BACKOFF_SECONDS: Final = 0.5
 _LAST_START_BACKOFF_SECONDS: Final = 10.0
 _PRUNE_SECONDS: Final = 600.0
+_WATCH_SECONDS: Final = 5.0
 SiteMaker = Callable[[web.AppRunner], web.BaseSite]
 _log = structlog.get_logger(__name__)
 
@@ -60,6 +61,7 @@ class Service:
         self._hub = TailHub()
         self._logs = LogEntries(self._topics.log_entries, _instance_id(settings))
         self._not_started: str | None = "starting"
+        self._log_trouble: str | None = None
         self._supervisor: LaneSupervisor | None = None
         self._stopping = asyncio.Event()
 
@@ -100,6 +102,7 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(event_log.stop)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks.create_task(self._watch_log(event_log), name="watch-log")
             if isinstance(event_log, EmbeddedEventLog):
                 tasks.create_task(self._prune(event_log), name="prune")
             if Role.INGESTION in self._settings.roles:
@@ -149,6 +152,17 @@ class Service:
                 await self._supervisor.drain()
         except TimeoutError:
             _log.warning("shutdown_left_events", remedy="they are read again after the next start; nothing is lost")
+
+    async def _watch_log(self, event_log: EventLog) -> None:
+        """Ask the log now and then: an idle worker would not notice that it has gone."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                async with asyncio.timeout(_WATCH_SECONDS):
+                    await event_log.record_limit_bytes()
+                self._log_trouble = None
+            except (EventLogUnavailable, TimeoutError) as error:
+                self._log_trouble = str(error) or f"no answer within {_WATCH_SECONDS:g} s"
 
     async def _prune(self, event_log: EmbeddedEventLog) -> None:
         while True:
@@ -246,7 +260,7 @@ class Service:
         return self._registry.by_token(token)
 
     def _readiness(self) -> dict[str, str | None]:
-        checks: dict[str, str | None] = {"start": self._not_started}
+        checks: dict[str, str | None] = {"start": self._not_started, "event_log": self._log_trouble}
         if self._supervisor is not None:
             checks["lanes"] = self._supervisor.not_ready()
         return checks
