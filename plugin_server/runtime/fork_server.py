@@ -21,6 +21,7 @@ from sandbox.wire import PAGE_BYTES
 
 _SPAWN_SECONDS: Final = 10.0
 _MESSAGE_BYTES: Final = 4096
+_BUFFER_BYTES: Final = 4 * 2**20
 _log = structlog.get_logger(__name__)
 
 
@@ -88,7 +89,7 @@ class ForkServer:
         async with self._lock:
             if self._control is None:
                 await self.start()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours, theirs = _make_connection()
             page = _make_page()
             try:
                 pid, pidfd = await self._request(memory_bytes, theirs.fileno(), page)
@@ -160,6 +161,15 @@ class ForkServer:
         callbacks, self._exit_callbacks = self._exit_callbacks, {}
         for on_exit in callbacks.values():
             on_exit(-signal.SIGKILL)
+
+
+def _make_connection() -> tuple[socket.socket, socket.socket]:
+    """Two ends that hold a batch's results, so that the child runs the next batch while the host is busy elsewhere."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in ends:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)  # the kernel caps it
+    return ends
 
 
 def _make_page() -> int:
