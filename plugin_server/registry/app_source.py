@@ -171,6 +171,8 @@ def _zip_entries(raw: bytes) -> dict[str, Read]:
     for info in infos:
         name = _safe_name(info.filename)
         is_link = stat.S_ISLNK(info.external_attr >> 16)
+        if not info.filename:
+            raise _BadArchive("has an entry without a name. Make it again.")
         if not info.is_dir() and not is_link:
             entries[name] = reader(info)
     return entries
