@@ -18,7 +18,7 @@ import orjson
 from sandbox import codec
 from sandbox.app import App, Failure, describe_failure
 from sandbox.environment import reset_shared_state
-from sandbox.event import FinishedEvent, InvalidEvent, finish, open_envelope
+from sandbox.event import STAMPS, FinishedEvent, InvalidEvent, finish, open_envelope
 from sandbox.invocation import Effects, HostCall, fragment
 from sandbox.page import HookTimeout, Page
 from sandbox.wire import HOOKS, EventOutcome
@@ -78,6 +78,7 @@ class Chain:
             if self._shares_state:
                 reset_shared_state()
             try:
+                effects.running = app.id
                 page.enter(sequence, app.id, PROCESS_EVENT)
                 value = hook(event, meta)
                 if type(value) is types.CoroutineType:
@@ -112,13 +113,17 @@ class Chain:
             raise RefusedReturn("processEvent tried to change event.team_id, which it cannot")
         if type(event_uuid) is not str or event_uuid != uuid:
             raise RefusedReturn("processEvent tried to change event.uuid, which it cannot")
-        if type(event.get("properties")) is not dict:
+        properties = event.get("properties")
+        if type(properties) is not dict:
             raise RefusedReturn("processEvent returned an event whose properties are not a dict")
         distinct_id, name = event.get("distinct_id"), event.get("event")
         if type(distinct_id) is not str or not distinct_id:
             raise RefusedReturn("processEvent returned an event whose distinct_id is not a non-empty string")
         if name is None or name == "":
             raise RefusedReturn("processEvent returned an event without a name (event)")
+        for stamp in STAMPS:
+            if stamp in properties:
+                del properties[stamp]  # only this server sets them
         encoded = codec.dumps(event)
         size = len(encoded)
         if size > self._event_bytes:

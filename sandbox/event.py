@@ -17,7 +17,7 @@ from sandbox import codec
 EVENT_NAME_LENGTH: Final = 200
 DISTINCT_ID_LENGTH: Final = 200
 _ENVELOPE_FIELDS: Final = ("distinct_id", "ip", "site_url", "now", "sent_at", "uuid")
-_STAMPS: Final = ("$plugins_succeeded", "$plugins_failed", "$plugins_deferred")
+STAMPS: Final = ("$plugins_succeeded", "$plugins_failed", "$plugins_deferred")
 _ELEMENT_TEXT_LENGTH: Final = 400
 _ELEMENT_HREF_LENGTH: Final = 2048
 
@@ -56,7 +56,7 @@ def open_envelope(raw: bytes, project_id: int) -> dict[str, Any]:
     elif type(properties) is not dict:
         raise InvalidEvent("properties is not a JSON object")
     else:
-        for stamp in _STAMPS:
+        for stamp in STAMPS:
             if stamp in properties:
                 del properties[stamp]
     if event.get("event") in (None, ""):

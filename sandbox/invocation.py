@@ -23,11 +23,26 @@ class LimitExceeded(Exception):
 class Effects:
     """What an event's apps asked for so far. Buffered: the host applies what belongs to hooks that returned."""
 
-    __slots__ = ("calls", "capture_bytes", "captures", "log_bytes", "logs", "may_capture", "numbers", "sequence")
+    __slots__ = (
+        "call_ids",
+        "calls",
+        "capture_bytes",
+        "captures",
+        "log_bytes",
+        "logs",
+        "may_act",
+        "numbers",
+        "running",
+        "sequence",
+    )
 
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
-        self.may_capture = True
+        self.call_ids: list[int] = []
+        self.may_act = True
+        """False while setupPlugin runs, which has no event whose effects its captures and calls could be"""
+        self.running = 0
+        """The install whose hook runs or waits"""
         self.captures: list[list[Any]] = []
         """[install, number within its hook, event, distinct_id or None, timestamp or None, properties as JSON]"""
         self.capture_bytes = 0
@@ -59,18 +74,20 @@ class Effects:
 class HostCall:
     """Something that the host does for an app. It has started; awaiting it gives its answer or raises its error."""
 
-    __slots__ = ("_answer", "_error", "done")
+    __slots__ = ("_answer", "_effects", "_error", "done")
 
-    def __init__(self) -> None:
+    def __init__(self, effects: Effects | None = None) -> None:
+        self._effects = effects
+        """Of the event that made it, and that alone may wait for it: the host counts its time"""
         self.done = False
         self._answer: Any = None
         self._error: str | None = None
 
-    def finish(self, answer: Any) -> None:
+    def _finish(self, answer: Any) -> None:
         self.done = True
         self._answer = answer
 
-    def fail(self, message: str) -> None:
+    def _fail(self, message: str) -> None:
         self.done = True
         self._error = message
 

@@ -119,7 +119,7 @@ class Worker:
         if hook is None:
             return
         self._context.effects = effects
-        effects.may_capture = False
+        effects.may_act = False
         self._page.enter(0, app.id, SETUP)
         try:
             value = hook(app.meta)
@@ -170,15 +170,22 @@ class Worker:
     ) -> bool:
         self._context.effects = effects
         try:
+            told = effects.running
             waited = running.throw(error) if error is not None else next(running)
             throws = 0
-            while type(waited) is not HostCall or error is not None:
+            while not _is_own(waited, effects) or error is not None:
+                if effects.running != told:
+                    error = None  # that hook has ended; it is the next app that waits now
+                    if _is_own(waited, effects):
+                        break
                 throws += 1
                 if throws > _MAX_THROWS:
                     raise HookTimeout("did not end when it was told to")
-                waited = running.throw(error or TypeError("only what the host gives can be awaited"))
+                waited = running.throw(error or TypeError("only what the host gives for this event can be awaited"))
         except StopIteration as stop:
             row, properties = stop.value
+            for call_id in effects.call_ids:  # the host answers no more of them
+                self._calls.pop(call_id, None)
             self._rows.append(row)
             self._blobs.append(properties)
             self._pending_bytes += len(properties) + effects.log_bytes + effects.capture_bytes
@@ -212,16 +219,21 @@ class Worker:
         """Run what waited for an event of this distinct_id, up to the next one that has to wait itself."""
         behind = self._behind.pop(distinct_id, None)
         while behind:
+            if self._pending_bytes > _FLUSH_BYTES:
+                self._flush()
             if not self._start(behind.popleft(), distinct_id):
                 self._behind[distinct_id] = behind
                 return
 
     def _send_call(self, effects: Effects, install: int, name: str, arguments: list[Any]) -> HostCall:
+        if not effects.may_act:
+            raise RuntimeError(f"{name} does not work in setupPlugin yet: call it in processEvent")
         if sum(effects.numbers.values()) >= HOST_CALLS:
             raise LimitExceeded(f"{name}: more than {HOST_CALLS} calls to the host for one event")
-        call, call_id = HostCall(), self._next_call
+        call, call_id = HostCall(effects), self._next_call
         self._next_call += 1
         self._calls[call_id] = call
+        effects.call_ids.append(call_id)
         effects.calls.append(call)
         number = effects.numbers.get(install, 0)
         effects.numbers[install] = number + 1
@@ -229,11 +241,13 @@ class Worker:
         return call
 
     def _reply(self, call_id: int, succeeded: bool, answer: Any) -> None:  # noqa: FBT001 - a frame's fields
-        call = self._calls.pop(call_id)
+        call = self._calls.pop(call_id, None)
+        if call is None:
+            return  # its event has ended without it
         if succeeded:
-            call.finish(answer)
+            call._finish(answer)  # noqa: SLF001 - out of reach of apps by its underscore
         else:
-            call.fail(answer)
+            call._fail(answer)  # noqa: SLF001
         for sequence in self._waiting.pop(id(call), ()):
             self._resume(sequence)
 
@@ -269,6 +283,10 @@ class Worker:
                 os._exit(0)
             have += received
         return bytes(data)
+
+
+def _is_own(waited: Any, effects: Effects) -> bool:
+    return type(waited) is HostCall and waited._effects is effects  # noqa: SLF001 - as above
 
 
 def _failures(raw: dict[str, list[Any]] | None) -> dict[int, Failure]:

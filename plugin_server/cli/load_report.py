@@ -48,5 +48,5 @@ class LoadReport:
     async def _write(self, records: list[OutputRecord]) -> None:
         try:
             await self._event_log.produce(records)
-        except EventLogUnavailable as error:
+        except (EventLogUnavailable, ValueError) as error:
             _log.warning("load_report_not_written", error=str(error), lines=len(records))

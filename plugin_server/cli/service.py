@@ -137,11 +137,9 @@ class Service:
     async def _check_record_bytes(self, event_log: EventLog) -> None:
         limit = await event_log.record_limit_bytes()
         if limit is not None and self._settings.record_bytes > limit:
-            _log.error(
-                "record_bytes_above_broker_limit",
-                record_bytes=self._settings.record_bytes,
-                broker_limit_bytes=limit,
-                remedy="lower RECORD_BYTES or raise max.message.bytes of the topics",
+            raise ConfigurationError(
+                f"RECORD_BYTES is {self._settings.record_bytes}, more than the {limit} that the broker takes: "
+                "lower it, or raise max.message.bytes of the topics"
             )
 
     async def _drain(self) -> None:
@@ -167,7 +165,10 @@ class Service:
     async def _prune(self, event_log: EmbeddedEventLog) -> None:
         while True:
             await asyncio.sleep(_PRUNE_SECONDS)
-            await event_log.prune(self._settings.embedded_retention_hours * 3600)
+            try:
+                await event_log.prune(self._settings.embedded_retention_hours * 3600)
+            except EventLogUnavailable as error:
+                _log.warning("prune_failed", error=str(error), retry_seconds=_PRUNE_SECONDS)
 
     def _make_event_log(self, stack: AsyncExitStack) -> EventLog:
         settings = self._settings

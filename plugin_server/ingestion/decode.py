@@ -16,6 +16,8 @@ from plugin_server.model.project import Project
 from sandbox import codec
 
 STEP: Final = "decode"
+_LAST_TIMESTAMP_MS: Final = 253_402_300_799_000
+"""The end of the year 9999; a producer that writes microseconds is beyond it"""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _TEXT_OR_NULL: Final = ("ip", "site_url", "sent_at")
 
@@ -127,4 +129,6 @@ def _as_text(distinct_id: Any) -> str:
 
 
 def _iso(timestamp_ms: int) -> str:
-    return datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(min(max(timestamp_ms, 0), _LAST_TIMESTAMP_MS) / 1000, UTC).isoformat(
+        timespec="milliseconds"
+    )

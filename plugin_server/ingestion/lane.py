@@ -143,10 +143,10 @@ class IngestionLane:
                 emitted = emit(event, result, has_delivery=has_delivery)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one event must not stop its lane
                 emitted = self._internal_error(event, error)
-            if result.notes is not None or emitted.ended is not None:
-                report.event(event, result, emitted)
             record = event.record
             self._ready.append((record.offset, len(record.value or b""), emitted.records))
+            if result.notes is not None or emitted.ended is not None:
+                report.event(event, result, emitted)
         self._wake()
 
     def _emit(self, event: PendingEvent, result: ChainResult, *, has_delivery: bool) -> Emitted:
@@ -191,7 +191,10 @@ class IngestionLane:
                 continue
             length = len(record.value or b"")
             size += length
-            event = decode(record)
+            try:
+                event = decode(record)
+            except Exception as error:  # noqa: BLE001 - as in deliver: one record must not stop its lane
+                event = self._undecodable(record, error)
             if isinstance(event, DeadLetter):
                 self._refuse(record, length, event)
                 refused = True
@@ -217,6 +220,10 @@ class IngestionLane:
                 self._pass_through(works)
         if refused or not by_project:
             self._wake()
+
+    def _undecodable(self, record: InputRecord, error: Exception) -> DeadLetter:
+        _log.exception("decode_failed", offset=record.offset, partition=self.partition, exc_info=error)
+        return DeadLetter("decode", DeadLetterReason.INTERNAL, f"{type(error).__name__}: {error}")
 
     def _pass_through(self, works: Sequence[Work[PendingEvent]]) -> None:
         """Events of a project without apps."""

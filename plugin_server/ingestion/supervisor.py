@@ -99,7 +99,9 @@ class _LaneKeeper:
         self._metrics = metrics
         self._lane: IngestionLane | None = None
         self._resuming: asyncio.Task[None] | None = None
-        self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"lane-{partition}")
+        self._life = 0
+        """Counts up when the lane is given up: what runs for an older one must end"""
+        self._task = asyncio.get_running_loop().create_task(self._keep(self._life), name=f"lane-{partition}")
 
     def not_running(self) -> str | None:
         """Why its events do not move, or None."""
@@ -110,6 +112,7 @@ class _LaneKeeper:
 
     async def stop(self) -> None:
         """Give the lane up. Events in flight are left to the next owner."""
+        self._life += 1
         tasks = [self._task, *([self._resuming] if self._resuming else [])]
         for task in tasks:
             task.cancel()
@@ -141,17 +144,20 @@ class _LaneKeeper:
             if await lane.resume():
                 return
             reason = "another worker had the partition meanwhile"
-        except Transient as error:
-            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a lane must not stay suspended
+            reason = f"{type(error).__name__}: {error}"
         if self._lane is lane:
             self._restart(reason)
 
     def _restart(self, reason: str) -> None:
         _log.info("lane_given_up", partition=self.partition, reason=reason)
+        self._life += 1
         self._task.cancel()
-        self._task = asyncio.get_running_loop().create_task(self._keep(self._task), name=f"lane-{self.partition}")
+        self._task = asyncio.get_running_loop().create_task(
+            self._keep(self._life, self._task), name=f"lane-{self.partition}"
+        )
 
-    async def _keep(self, previous: asyncio.Task[None] | None = None) -> None:
+    async def _keep(self, life: int, previous: asyncio.Task[None] | None = None) -> None:
         if previous is not None:
             await asyncio.gather(previous, return_exceptions=True)
         backoff = _FIRST_BACKOFF_SECONDS
@@ -166,6 +172,8 @@ class _LaneKeeper:
             except* Exception as errors:  # noqa: BLE001 - the lane's boundary: logged, counted, begun again
                 _log.exception("lane_failed", partition=self.partition, exc_info=errors)
                 self._note(errors.exceptions[0], backoff)
+            if life != self._life:
+                return  # given up meanwhile: the lane's own error and its cleaning up may have swallowed the cancellation
             if time.monotonic() - started > _HEALTHY_SECONDS:
                 backoff = _FIRST_BACKOFF_SECONDS
             await asyncio.sleep(backoff)

@@ -1,6 +1,6 @@
 """One project's sandbox: queues its events, sends them in batches, and runs them again when the process dies.
 
-A batch is sized by measured cost to at most 20 ms (1–500 events); two are in the child at a time, so that it never
+A batch is sized by measured cost to at most 20 ms (1–500 events); several are in the child at a time, so that it never
 waits for the host. When it is killed or dies, its unfinished events are run again one by one in a new process, without
 the install that was to blame, for the event that it was to blame for.
 """
@@ -31,6 +31,8 @@ BATCH_SECONDS: Final = 0.02
 BATCHES_IN_FLIGHT: Final = 4
 HOST_CALLS: Final = 2_000
 """Of one event's chain; the child stops its apps at 1,000"""
+PENDING_CALLS: Final = 10_000
+"""Host calls of one sandbox that may be under way at a time"""
 CRASHES: Final = 3
 """Unexplained deaths that one event may be part of before its project's apps are left out for it"""
 _DELIVERY_HOOKS: Final = frozenset({"onEvent", "onSnapshot", "exportEvents", "composeWebhook"})
@@ -44,13 +46,20 @@ Spawn = Callable[[int, Callable[[int], None]], Awaitable[SandboxHandle]]
 OnLoaded = Callable[[Project, Loaded], None]
 
 
+def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tuple(tasks):
+        task.cancel()
+
+
 class _Waiting:
     """An event whose hook waits for the host."""
 
-    __slots__ = ("calls", "cancelled", "install_id", "seconds")
+    __slots__ = ("calls", "cancelled", "install_id", "seconds", "tasks")
 
-    def __init__(self, install_id: int, calls: int) -> None:
+    def __init__(self, install_id: int, calls: int, tasks: set[asyncio.Task[None]]) -> None:
         self.install_id = install_id
+        self.tasks = tasks
+        """Of the host's that answer its calls"""
         self.calls = calls
         """That its chain has made, of whatever install"""
         self.seconds = 0.0
@@ -235,8 +244,8 @@ class ProjectSandbox:
         by_sink: dict[int, tuple[Any, list[tuple[Any, ChainResult]]]] = {}
         for sequence, result in results:
             work = in_flight.pop(sequence)
-            if waiting:
-                waiting.pop(sequence, None)
+            if waiting and (waited := waiting.pop(sequence, None)) is not None:
+                _cancel(waited.tasks)
             sink = work.sink
             entry = by_sink.get(id(sink))
             if entry is None:
@@ -264,8 +273,8 @@ class ProjectSandbox:
             raise ProtocolViolation("a host call for an event that it was not given")
         waiting = self._waiting.get(request.sequence)
         if waiting is None or waiting.install_id != request.install_id:
-            calls = waiting.calls if waiting is not None else 0
-            waiting = self._waiting[request.sequence] = _Waiting(request.install_id, calls)
+            calls, tasks = (waiting.calls, waiting.tasks) if waiting is not None else (0, set())
+            waiting = self._waiting[request.sequence] = _Waiting(request.install_id, calls, tasks)
         waiting.calls += 1
         if waiting.calls > HOST_CALLS:
             raise ProtocolViolation("more host calls for one event than the limits allow")
@@ -273,9 +282,14 @@ class ProjectSandbox:
         if work.journal is not None and key in work.journal:
             self._send(FrameKind.REPLY, [request.call_id, *work.journal[key]])
             return
+        if len(self._calls) >= PENDING_CALLS:
+            message = f"more than {PENDING_CALLS} calls of this project wait for the host: try again later"
+            self._send(FrameKind.REPLY, [request.call_id, False, message])
+            return
         task = asyncio.get_running_loop().create_task(self._answer(request, work))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        for tasks in (self._calls, waiting.tasks):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     async def _answer(self, request: HostCallRequest, work: Work[Any]) -> None:
         process = self._process
@@ -407,6 +421,7 @@ class ProjectSandbox:
         )
         self._replay.extendleft(reversed(self._in_flight.values()))
         self._in_flight.clear()
+        _cancel(self._calls)  # who is run again asks again, but for what was answered already
         self._waiting.clear()
         self._batches.clear()
         self._blamed = None

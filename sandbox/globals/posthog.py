@@ -35,11 +35,11 @@ def make_capture(
     captures of one event may take together.
     """
     done = HostCall()
-    done.finish(None)
+    done._finish(None)  # noqa: SLF001 - out of reach of apps by its underscore
 
     def capture(event: str, properties: dict[str, Any] | None = None) -> HostCall:
         effects = context.current("posthog.capture")
-        if not effects.may_capture:
+        if not effects.may_act:
             raise RuntimeError("posthog.capture does not work in setupPlugin yet: call it in processEvent")
         if type(event) is not str or not event:
             raise TypeError("posthog.capture: event must be a non-empty string")

@@ -75,6 +75,17 @@ async def test_a_neighbouring_project_does_not_notice():
         assert all(not other.failures(number) for number in other.submitted)
 
 
+async def kill_between_hooks(sandbox):
+    """Stop the child to look where it is: one that dies in a hook's own code is that hook's doing, for all the host knows."""
+    while True:
+        os.kill(sandbox.pid, signal.SIGSTOP)
+        if not sandbox._process.running().in_app:
+            os.kill(sandbox.pid, signal.SIGKILL)
+            return
+        os.kill(sandbox.pid, signal.SIGCONT)
+        await asyncio.sleep(0)
+
+
 async def test_a_killed_child_is_replaced_and_its_events_run_again():
     sink = Sink()
     async with running_pool() as bench:
@@ -82,7 +93,7 @@ async def test_a_killed_child_is_replaced_and_its_events_run_again():
         for round_number in range(1, 6):
             bench.pool.submit(tenant, sink.works(400, keys=40))
             await sink.until(400 * (round_number - 1) + 30)
-            os.kill(bench.sandbox().pid, signal.SIGKILL)
+            await kill_between_hooks(bench.sandbox())
         await sink.all()
         assert len(bench.restarts) == 5
         assert all(not sink.failures(number) for number in sink.submitted)

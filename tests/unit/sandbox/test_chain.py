@@ -73,7 +73,7 @@ class Bench:
             waited = next(running)
             while True:
                 assert type(waited) is HostCall
-                waited.finish("answer")
+                waited._finish("answer")
                 waited = running.send(None)
         except StopIteration as stop:
             return Row(stop.value)
@@ -146,7 +146,7 @@ def test_a_call_that_nobody_awaits_holds_the_event_until_it_has_ended():
     running = bench.begin()
     bench.context.effects = bench.effects
     assert next(running) is bench.calls[0]
-    bench.calls[0].finish(None)
+    bench.calls[0]._finish(None)
     with pytest.raises(StopIteration) as stop:
         running.send(None)
     assert Row(stop.value.value).properties["by"] == ["two"]
@@ -163,7 +163,7 @@ async def processEvent(event, meta):
 """
     bench = Bench(source)
     running = bench.begin_called()
-    bench.calls[0].fail("no")
+    bench.calls[0]._fail("no")
     with pytest.raises(StopIteration) as stop:
         running.send(None)
     assert Row(stop.value.value).properties["error"] == "no"
@@ -366,7 +366,7 @@ def test_the_page_names_the_app_whenever_it_runs_also_after_an_await():
     bench.effects = type("Watched", (Effects,), {"log": lambda *_: seen.append(bench.page.in_app)})(7)
     running = bench.begin_called()
     bench.page.leave()
-    bench.calls[0].finish(None)
+    bench.calls[0]._finish(None)
     with pytest.raises(StopIteration):
         running.send(None)
     assert seen == [True]
