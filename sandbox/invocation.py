@@ -44,7 +44,7 @@ class Effects:
         self.running = 0
         """The install whose hook runs or waits"""
         self.captures: list[list[Any]] = []
-        """[install, number within its hook, event, distinct_id or None, timestamp or None, properties as JSON]"""
+        """[install, number within its hook, event, distinct_id, timestamp or None, properties as JSON]"""
         self.capture_bytes = 0
         self.logs: list[list[Any]] = []
         """[install, level, message, source]"""

@@ -27,7 +27,7 @@ class FrameKind(IntEnum):
     """Host to child below 16, child to host from 16 on. The head's JSON is given behind each."""
 
     LOAD = 1
-    """{"version", "project_id", "installs": [{"id", "name", "file_name", "source", "config", "attachments",
+    """{"project_id", "installs": [{"id", "name", "file_name", "source", "config", "attachments",
     "failed": null | [kind, message, line]}], "limits", "library_version"};
     the blob holds the attachments' bytes."""
     RUN = 2

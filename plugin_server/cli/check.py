@@ -10,6 +10,7 @@ import typer
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from plugin_server.cli.record_limit import require_record_limit
 from plugin_server.database.engine import Database, sqlite_url
 from plugin_server.eventlog.kafka import KafkaEventLog
 from plugin_server.host_api.calls import HostApi
@@ -78,12 +79,7 @@ async def _check_event_log(settings: Settings) -> str:
     try:
         await event_log.start()
         await event_log.ensure_topics(topics.all, settings.topic_partitions)
-        limit = await event_log.record_limit_bytes()
-        if limit is not None and settings.record_bytes > limit:
-            raise ConfigurationError(
-                f"RECORD_BYTES is {settings.record_bytes}, more than the {limit} that the broker takes: "
-                "lower it, or raise max.message.bytes of the topics",
-            )
+        await require_record_limit(event_log, settings.record_bytes)
         return f"Kafka at {settings.kafka_brokers}, {event_log.partition_count(topics.ingestion)} partitions"
     finally:
         await event_log.stop()

@@ -19,6 +19,7 @@ from plugin_server.admin.health import health_routes
 from plugin_server.admin.tail import TailHub, tail_routes, tail_socket_path
 from plugin_server.capture.endpoints import capture_routes
 from plugin_server.cli.load_report import LoadReport
+from plugin_server.cli.record_limit import require_record_limit
 from plugin_server.database.engine import Database, sqlite_url
 from plugin_server.eventlog.embedded import EmbeddedEventLog
 from plugin_server.eventlog.kafka import KafkaEventLog
@@ -125,7 +126,7 @@ class Service:
             try:
                 await event_log.start()
                 await event_log.ensure_topics(self._topics.all, self._settings.topic_partitions)
-                await self._check_record_bytes(event_log)
+                await require_record_limit(event_log, self._settings.record_bytes)
                 return
             except EventLogUnavailable as error:
                 self._not_started = f"event log: {error}"
@@ -133,14 +134,6 @@ class Service:
                 await event_log.stop()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_START_BACKOFF_SECONDS)
-
-    async def _check_record_bytes(self, event_log: EventLog) -> None:
-        limit = await event_log.record_limit_bytes()
-        if limit is not None and self._settings.record_bytes > limit:
-            raise ConfigurationError(
-                f"RECORD_BYTES is {self._settings.record_bytes}, more than the {limit} that the broker takes: "
-                "lower it, or raise max.message.bytes of the topics"
-            )
 
     async def _drain(self) -> None:
         if self._supervisor is None:

@@ -2,7 +2,6 @@
 
     PluginServerError
     ├── AppError              the author's fault; shown to the author, never ERROR in the operator's log
-    │   └── AppLoadError      the app cannot be compiled or set up
     ├── PlatformError         ours or the operator's; somebody has to act
     │   ├── ConfigurationError
     │   ├── LaneFenced
@@ -27,10 +26,6 @@ class PluginServerError(Exception):
 
 class AppError(PluginServerError):
     """The app failed. Its logs show the hook and the line."""
-
-
-class AppLoadError(AppError):
-    """The app could not be loaded. Correct its code or its plugin.json and install it again."""
 
 
 class PlatformError(PluginServerError):

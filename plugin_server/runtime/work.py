@@ -36,7 +36,7 @@ class Work(Generic[ItemT]):
         self.failed: dict[int, HookFailure] | None = None
         """Installs that must not be called again for this event, since a sandbox was killed over them"""
         self.crashes = 0
-        """Sandboxes that died while this event alone was in them, with nobody to blame"""
+        """Sandboxes that died with nobody to blame while this event ran alone in them, or waited"""
         self.journal: dict[tuple[int, int], Any] | None = None
         """Answers of the host that it was given already, by install and number"""
 
