@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from sandbox.environment import warm_up
-from sandbox.page import Page
+from sandbox.page import Page, SoftTimer
 from sandbox.wire import PAGE_BYTES
 from sandbox.worker import Worker
 
@@ -102,7 +102,9 @@ def _become_sandbox(descriptors: list[int], memory_bytes: int) -> NoReturn:
         _die_with_parent()
         os.environ.clear()
         page = Page(mmap.mmap(_PAGE, PAGE_BYTES))
-        Worker(socket.socket(fileno=_CONNECTION), page).serve()
+        timer = SoftTimer(page)
+        timer.start()
+        Worker(socket.socket(fileno=_CONNECTION), page, timer).serve()
         status = 0
     finally:
         os._exit(status)

@@ -8,6 +8,7 @@ Rejected: arming a timer for each call (0.7 Âµs an event) and sys.settrace (2.6â
 
 from __future__ import annotations
 
+import math
 import mmap
 import signal
 import struct
@@ -65,16 +66,17 @@ class Page:
 class SoftTimer:
     """Ends a hook that has used `cpu_seconds` of CPU time, and again each tick while it goes on regardless."""
 
-    def __init__(self, page: Page, cpu_seconds: float) -> None:
+    def __init__(self, page: Page) -> None:
         self._page = page
-        self._cpu_seconds = cpu_seconds
-        self._app_files: frozenset[str] = frozenset()
+        self.cpu_seconds = math.inf
+        """What one hook may use from now on"""
+        self.app_files: set[str] = set()
+        """The file names under which app code was compiled"""
         self._invocation = -1
         self._ticks = 0
 
-    def start(self, app_files: frozenset[str]) -> None:
-        """Begin to tick. `app_files` are the file names under which app code was compiled."""
-        self._app_files = app_files
+    def start(self) -> None:
+        """Begin to tick. To be called before the process is confined, which ends the right to set timers."""
         signal.signal(signal.SIGPROF, self._tick)
         signal.setitimer(signal.ITIMER_PROF, TICK_SECONDS, TICK_SECONDS)
 
@@ -87,12 +89,12 @@ class SoftTimer:
             self._invocation = invocation
             self._ticks = 0
         self._ticks += 1
-        page.note_line(_app_line(frame, self._app_files))
-        if self._ticks * TICK_SECONDS > self._cpu_seconds:
-            raise HookTimeout(f"used more than {self._cpu_seconds:g} s of CPU time (cpu_seconds)")
+        page.note_line(_app_line(frame, self.app_files))
+        if self._ticks * TICK_SECONDS > self.cpu_seconds:
+            raise HookTimeout(f"used more than {self.cpu_seconds:g} s of CPU time (cpu_seconds)")
 
 
-def _app_line(frame: FrameType | None, app_files: frozenset[str]) -> int:
+def _app_line(frame: FrameType | None, app_files: set[str]) -> int:
     while frame is not None:
         code: CodeType = frame.f_code
         if code.co_filename in app_files:

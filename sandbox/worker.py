@@ -48,9 +48,10 @@ class Suspended(NamedTuple):
 class Worker:
     """Serves one project over one socket until it closes."""
 
-    def __init__(self, connection: socket.socket, page: Page) -> None:
+    def __init__(self, connection: socket.socket, page: Page, timer: SoftTimer) -> None:
         self._connection = connection
         self._page = page
+        self._timer = timer
         self._context = Context(self._send_call)
         self._chain: Chain | None = None
         self._apps: list[App] = []
@@ -88,8 +89,8 @@ class Worker:
     def _load(self, load: dict[str, Any], blob: bytes) -> None:
         self._project_id = load["project_id"]
         limits = load["limits"]
-        timer = SoftTimer(self._page, limits["cpu_seconds"])
-        timer.start(frozenset(f"<{install['id']}>/{install['file_name']}" for install in load["installs"]))
+        self._timer.cpu_seconds = limits["cpu_seconds"]
+        self._timer.app_files = {f"<{install['id']}>/{install['file_name']}" for install in load["installs"]}
         effects = Effects(0)
         for install in load["installs"]:
             attachments: dict[str, dict[str, Any]] = {}

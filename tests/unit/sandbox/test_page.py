@@ -34,6 +34,12 @@ def test_every_entry_counts_also_past_32_bits():
     assert page.invocations == 1
 
 
+def make_timer(page: Page, cpu_seconds: float) -> SoftTimer:
+    timer = SoftTimer(page)
+    timer.cpu_seconds = cpu_seconds
+    return timer
+
+
 def tick(timer: SoftTimer, count: int) -> None:
     for _ in range(count):
         timer._tick(0, sys._getframe())
@@ -41,7 +47,7 @@ def tick(timer: SoftTimer, count: int) -> None:
 
 def test_a_hook_that_used_up_its_time_is_ended_and_again_while_it_goes_on():
     page = Page()
-    timer = SoftTimer(page, 5 * TICK_SECONDS)
+    timer = make_timer(page, 5 * TICK_SECONDS)
     page.enter(1, 39, 2)
     tick(timer, 5)
     for _ in range(3):
@@ -51,7 +57,7 @@ def test_a_hook_that_used_up_its_time_is_ended_and_again_while_it_goes_on():
 
 def test_each_call_of_a_hook_has_the_whole_time():
     page = Page()
-    timer = SoftTimer(page, 5 * TICK_SECONDS)
+    timer = make_timer(page, 5 * TICK_SECONDS)
     for _ in range(4):
         page.enter(1, 39, 2)
         tick(timer, 5)
@@ -59,7 +65,7 @@ def test_each_call_of_a_hook_has_the_whole_time():
 
 def test_the_childs_own_code_is_never_interrupted():
     page = Page()
-    timer = SoftTimer(page, TICK_SECONDS)
+    timer = make_timer(page, TICK_SECONDS)
     tick(timer, 100)
     page.enter(1, 39, 2)
     page.leave()
@@ -68,8 +74,8 @@ def test_the_childs_own_code_is_never_interrupted():
 
 def test_the_page_names_the_innermost_line_of_app_code():
     page = Page()
-    timer = SoftTimer(page, 1)
-    timer._app_files = frozenset({"<39>/main.py"})
+    timer = make_timer(page, 1)
+    timer.app_files.add("<39>/main.py")
     page.enter(1, 39, 2)
     namespace = {"tick": lambda: tick(timer, 1)}
     exec(compile("def inner():\n    tick()\n\ninner()\n", "<39>/main.py", "exec"), namespace)

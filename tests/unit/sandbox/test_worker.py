@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from sandbox.page import Page
+from sandbox.page import Page, SoftTimer
 from sandbox.wire import HEADER, FrameKind
 from sandbox.worker import Worker
 
@@ -37,7 +37,8 @@ class Wire:
 class Child:
     def __init__(self, *sources: str) -> None:
         self.wire = Wire()
-        self.worker = Worker(self.wire, Page())  # type: ignore[arg-type]
+        page = Page()
+        self.worker = Worker(self.wire, page, SoftTimer(page))  # type: ignore[arg-type]
         installs = [
             {
                 "id": number,
