@@ -1,6 +1,6 @@
 """What holds while an app runs: which attributes may be named, what may be written to, what an app class may be.
 
-Nearly all of the policy is decided when an app is compiled (`policy.py`): an attribute whose name passed there is read natively.
+Nearly all of the policy is decided when an app is compiled (`dialect.py`): an attribute whose name passed there is read natively.
 What is left for run time is here: attribute stores (`write_guard`), class statements (`AppType`) and the few attribute names whose
 safety depends on the object (`SPECIAL_ATTRIBUTES`). Item access, iteration, calls and unpacking carry no guard: nothing with a
 powerful `__getitem__` or `__iter__` can be reached, because apps are given only frozen facades and JSON values.

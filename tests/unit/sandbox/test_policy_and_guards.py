@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from sandbox.dialect import OPERATOR_METHODS
 from sandbox.environment import app_globals
 from sandbox.facade import facade
 from sandbox.guards import AppType, is_app_callable
-from sandbox.policy import OPERATOR_METHODS, SOURCE_LIMIT_BYTES, AppSyntaxError, compile_app
+from sandbox.policy import SOURCE_LIMIT_BYTES, AppSyntaxError, compile_app
 
 
 class LimitExceeded(Exception):
