@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: a Kafka broker for the session, and names that no other test uses."""
+"""What all tests share: a Kafka broker for the session, names that no other test uses, how many examples Hypothesis tries."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.kafka_broker.broker import KafkaBroker, KafkaUnavailableError, why_unavailable
+
+# At one's desk a run ends in seconds, and each run tries others; where a change is judged (.ci/run), many more are tried.
+settings.register_profile("desk", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=300, deadline=None, print_blob=True)
+settings.load_profile("thorough" if os.environ.get("CI") else "desk")
 
 _BROKERS = pytest.StashKey[list[KafkaBroker]]()
 _NO_KAFKA = "no Kafka for tests"

@@ -7,6 +7,7 @@ depends on does not change with the place where it says so.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,13 @@ def modules_of(root: Path) -> dict[str, Path]:
     return {module_name(path, root): path for name in OURS for path in sorted((root / name).rglob("*.py"))}
 
 
-def imports_of_ours(root: Path) -> Iterator[Import]:
+@functools.cache
+def imports_of_ours(root: Path) -> tuple[Import, ...]:
     """Each import of a module of ours. `from package import name` counts as the module `package.name` where there is one."""
+    return tuple(_imports_of_ours(root))
+
+
+def _imports_of_ours(root: Path) -> Iterator[Import]:
     modules = modules_of(root)
     for importer, path in modules.items():
         package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]

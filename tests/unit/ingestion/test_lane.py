@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin_server.eventlog.port import Position
@@ -87,7 +87,6 @@ async def finish(bench: Bench) -> None:
 
 
 @given(STEPS, st.integers(1, 60), st.integers(1, 20))
-@settings(max_examples=100, deadline=None)
 def test_each_event_leaves_once_whatever_happens(steps, count, flush):
     async def run() -> None:
         bench = Bench(Partition([Record(2 * number, message(2 * number)) for number in range(count)]), flush=flush)

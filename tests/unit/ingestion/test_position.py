@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plugin_server.eventlog.port import METADATA_LIMIT_BYTES, Position
@@ -83,7 +83,6 @@ STEPS = st.lists(
 
 @given(GAPS, st.integers(0, 3), STEPS, st.integers(1, 4) | st.just(MAX_RUNS))
 @example([1] * 5, 0, [("take", 5), ("finish", 4), ("finish", 2), ("flush", 0), ("crash", 0), ("take", 2)], 1)
-@settings(max_examples=250)
 def test_each_record_leaves_once_in_any_order_and_through_any_crash(gaps, start, steps, max_runs):
     offsets = [start + sum(gaps[:number]) for number in range(len(gaps))]
     lane = Lane(offsets, start, max_runs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin_server.model.lineage import DEPTH_CEILING, PATH_LENGTH, Lineage
@@ -114,7 +114,6 @@ class Tree:
     st.integers(0, 12),
     st.integers(0, 5),
 )
-@settings(max_examples=40, deadline=None)
 def test_no_tree_outgrows_the_budget_of_its_root(data, delivery, budget, max_depth, max_visits):
     rules = policy(max_events_per_root=budget, max_depth=max_depth, max_visits=max_visits)
     tree = Tree(lambda low, high: data.draw(st.integers(low, high)), rules, delivery=delivery)
@@ -124,7 +123,6 @@ def test_no_tree_outgrows_the_budget_of_its_root(data, delivery, budget, max_dep
 
 
 @given(st.randoms(use_true_random=False), st.booleans(), st.integers(0, 1_000), st.integers(0, 10), st.integers(0, 4))
-@settings(max_examples=40, deadline=None)
 def test_no_large_tree_outgrows_the_budget_of_its_root(random, delivery, budget, max_depth, max_visits):
     rules = policy(max_events_per_root=budget, max_depth=max_depth, max_visits=max_visits)
     tree = Tree(random.randint, rules, delivery=delivery)

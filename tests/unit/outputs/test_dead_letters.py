@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plugin_server.eventlog.headers_codec import encode_headers
@@ -39,7 +39,6 @@ def size(record) -> int:
 )
 @example(0, "", "", [("", b"")] * 50_000, None, 20_000, None)
 @example(300_000, "é" * 3_000, "é" * 3_000, [("é" * 500, b"x" * 300)] * 60, b"k" * 1_024, 20_000, "é" * 3_000)
-@settings(deadline=None)
 def test_every_dead_letter_fits_a_record(length, step, error, headers, key, record_bytes, version):
     value = b"v" * length
     letter = DeadLetter(step, DeadLetterReason.TOO_LARGE, error, 2**31, 2**31, version)

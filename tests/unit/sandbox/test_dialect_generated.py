@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.environment import app_globals
@@ -106,7 +106,6 @@ def shown(value: Any, depth: int = 0) -> str:
     return repr(value) if isinstance(value, (str, int, float, bool, type(None), set)) else "object"
 
 
-@settings(max_examples=200, deadline=None)
 @given(program=PROGRAMS)
 def test_restricted_equals_plain(program: str) -> None:
     source = START + program
