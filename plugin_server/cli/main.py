@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from plugin_server.cli.app import app as authors
 from plugin_server.cli.check import run_checks
 from plugin_server.cli.logging import set_up_logging
 from plugin_server.cli.service import Service
@@ -25,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(authors, name="app")
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of settings; environment variables PLUGIN_SERVER_* go before it."),

@@ -78,6 +78,12 @@ RULES = (
     stage("registry"),
     stage("outputs"),
     stage("admin"),
+    # It reads apps and runs nothing, for authors and (later) for a server; so no sandbox: what refuses to compile it is told.
+    Rule(
+        "plugin_server.app_check",
+        (MODEL, "plugin_server.registry.manifest", "plugin_server.registry.problems"),
+        "The check is a pure function of an app's source and manifest. Compile in plugin_server/cli or in the sandbox.",
+    ),
     # The harness runs the real sandbox with fakes around it: a composition root for authors. It has no log and no database.
     Rule(
         "plugin_server.testing",
