@@ -52,7 +52,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	@touch $@
 
 .PHONY: docs
-docs: venv ## Write the generated pages anew (docs/settings.md)
+docs: venv ## Write the generated pages anew (docs/settings.md, docs/dialect.md)
 	@$(BIN)/python docs/generate.py
 
 .PHONY: lock

@@ -1,4 +1,5 @@
-"""Writes docs/settings.md from plugin_server/settings.py, and the table of metrics in docs/operations.md from metrics.py.
+"""Writes docs/settings.md from plugin_server/settings.py, the table of metrics in docs/operations.md from metrics.py, and
+docs/dialect.md from the tables of the dialect's tests, so that it says nothing that is not tried.
 
 `python docs/generate.py` writes them; with `--check` it changes nothing, and exits with 1 if they are stale.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import enum
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +20,17 @@ from pydantic_core import PydanticUndefined
 
 from plugin_server.metrics import Metrics
 from plugin_server.settings import ENV_PREFIX, Settings
+from sandbox.builtins import REFUSED as REFUSED_BUILTINS
+from sandbox.builtins import app_builtins
+from sandbox.policy import AppSyntaxError, compile_app
 
 DOCS: Final = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent))  # for the tables, which are not installed
+
+from tests.unit.sandbox.test_dialect import ALLOWED, REFUSED, TOPICS  # noqa: E402
+from tests.unit.sandbox.test_modules_listed import LISTED, NOTES  # noqa: E402
+
+DIALECT: Final = DOCS / "dialect.md"
 SETTINGS: Final = DOCS / "settings.md"
 OPERATIONS: Final = DOCS / "operations.md"
 METRICS_BEGIN: Final = "<!-- metrics: written by docs/generate.py -->"
@@ -34,6 +45,92 @@ Each setting can come from the environment as `{ENV_PREFIX}<NAME>`, or from a TO
 The environment goes first. An empty variable counts as not set. Paths in the file are relative to the file, paths in the environment to the working directory.
 A name that is almost a setting's is refused with the right one; `plugin-server check` shows every mistake at once.
 """
+
+
+_DIALECT_HEAD: Final = """\
+# The language of apps
+
+<!-- Written by docs/generate.py from tests/unit/sandbox/test_dialect.py and test_modules_listed.py: change those, not this. -->
+
+Apps are written in Python without what could leave the sandbox. Each program below runs as a test and gives what plain Python gives. What is refused is refused
+when the app is loaded, and by `plugin-server app check`, with the line and what to write instead. What an app is given besides (`posthog`, `console`, `meta`, …)
+is in [Writing apps](writing-apps.md).
+
+## From JavaScript
+
+| in a JavaScript app | here |
+|---|---|
+| `export function processEvent(event, { config })` | `def processEvent(event, meta):`, then `meta.config` |
+| `event.properties.plan` | `event["properties"]["plan"]`; a missing one is a `KeyError` |
+| `event.properties?.plan ?? "free"` | `event["properties"].get("plan", "free")` |
+| `delete event.properties.$ip` | `event["properties"].pop("$ip", None)` |
+| `undefined`, `null`; `===`; `!`, `&&`, `\\|\\|` | `None`; `==`; `not`, `and`, `or` |
+| `` `${name}: ${n}` `` | `f"{name}: {n}"` |
+| `items.map(f)`, `items.filter(g)` | `[f(item) for item in items]`, `[item for item in items if g(item)]` |
+| `{ ...a, b: 1 }`, `[...x, y]` | `{**a, "b": 1}`, `[*x, y]` |
+| `JSON.parse(text)`, `JSON.stringify(value)` | `json.loads(text)`, `json.dumps(value)` after `import json` |
+| `/a(b)/i.exec(text)` | `re.search("a(b)", text, re.I)` after `import re` |
+| `new Date(event.timestamp)` | `datetime.fromisoformat(event["timestamp"])` after `from datetime import datetime` |
+| `new URL(url).searchParams` | `parse_qs(urlsplit(url).query)` after `from urllib.parse import parse_qs, urlsplit` |
+| `createHash("sha256").update(text).digest("hex")` | `hashlib.sha256(text.encode()).hexdigest()` after `import hashlib` |
+| `Buffer.from(text).toString("base64")` | `base64.b64encode(text.encode()).decode()` after `import base64` |
+| `try { … } catch (error) { … } finally { … }` | `try: …`, `except Exception as error: …`, `finally: …` |
+| `throw new Error("no")` | `raise ValueError("no")` |
+| `switch (event.event)` | `match event["event"]:`, or a dict of functions |
+| `async`, `await` | the same; a call without `await` runs nothing |
+| `await Promise.all([a(), b()])` | await one after the other |
+| `setTimeout`, `require("package")` | not there: `await sleep(seconds)`; an app is one file |
+"""
+
+
+def dialect_page() -> str:
+    """The whole of docs/dialect.md."""
+    examples = {case.title: case.program for case in ALLOWED}
+    parts = [_DIALECT_HEAD]
+    for topic, titles in TOPICS.items():
+        parts.append(f"## {topic}\n")
+        parts += [f"**{_title(title)}**\n\n```python\n{examples[title]}\n```\n" for title in titles.split("|")]
+    parts += [_modules_table(), _builtins_tables(), "## What is refused\n"]
+    parts += [
+        f"**{_title(title)}**\n\n```text\n{program}\n```\n\n> {_refusal(program)}\n" for title, program, *_ in REFUSED
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _title(title: str) -> str:
+    return title.replace("_", r"\_").replace("*", r"\*")
+
+
+def _refusal(program: str) -> str:
+    try:
+        compile_app(program, "app")
+    except AppSyntaxError as error:
+        return _title(error.message).replace("\n", "  \n> ")
+    raise ValueError(f"is not refused: {program}")
+
+
+def _modules_table() -> str:
+    rows = ["## Modules\n", "Each holds what is listed here, as in Python unless it says otherwise.\n"]
+    rows += ["| module | differs | has |", "|---|---|---|"]
+    for module, members in LISTED.items():
+        rows.append(f"| `{module}` | {NOTES[module]} | {_in_code(members.split())} |")
+    return "\n".join(rows) + "\n"
+
+
+def _builtins_tables() -> str:
+    names = {name: value for name, value in app_builtins(len).items() if not name.startswith("_")}
+    errors = {name for name, value in names.items() if isinstance(value, type) and issubclass(value, Exception)}
+    rows = ["## Builtins\n", f"{_in_code(sorted(names.keys() - errors, key=str.lower))}.\n"]
+    rows.append(
+        "`print` writes to the log. `type` takes one argument. `hash` takes data, and objects with a `__hash__` of their own.\n"
+    )
+    rows += [f"Errors: {_in_code(sorted(errors))}.\n", "Not there:\n", "| builtin | instead |", "|---|---|"]
+    rows += [f"| `{name}` | {instead} |" for name, instead in REFUSED_BUILTINS.items()]
+    return "\n".join(rows) + "\n"
+
+
+def _in_code(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def settings_page() -> str:
@@ -76,7 +173,11 @@ def operations_page(current: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Each page as it should be."""
-    return {SETTINGS: settings_page(), OPERATIONS: operations_page(OPERATIONS.read_text("utf-8"))}
+    return {
+        DIALECT: dialect_page(),
+        SETTINGS: settings_page(),
+        OPERATIONS: operations_page(OPERATIONS.read_text("utf-8")),
+    }
 
 
 def _used_settings() -> set[str]:

@@ -106,6 +106,12 @@ ALLOWED = [
     Allowed("Class attributes and class-level code", "class Settings:\n    base = 2\n    table = {i: i ** 2 for i in range(3)}\n    if base > 1:\n        mode = 'big'\n    class Inner:\n        z = 1\nSettings.base += 1\nanswer = [Settings.base, Settings.table, Settings.mode, Settings.Inner.z]"),
     Allowed("Imports inside functions", "def f():\n    import json\n    from math import sqrt as root\n    return json.dumps(root(9))\nanswer = f()"),
     Allowed("The underscore as a name", "_, x = 1, 2\nfor _ in range(2):\n    x += 1\nanswer = x"),
+    Allowed("Updates of attributes in place", "class Counter:\n    def __init__(self):\n        self.n = 1\n        self.names = ['a']\nc = Counter()\nc.n += 4\nc.n *= 2\nc.names += ['b']\nanswer = [c.n, c.names]"),
+    Allowed("Updates of names in place", "n, text, items = 7, 'a', [1]\nn += 1; n -= 2; n *= 3; n //= 2; n **= 2; n %= 50; n <<= 1; n |= 1; n ^= 3\ntext += 'b'\nitems += [2]\nanswer = [n, text, items]"),
+    Allowed("Every kind of pattern", "def kind(x):\n    match x:\n        case 0 | 1.5 | 'a' | None:\n            return 'value'\n        case [] | ():\n            return 'empty'\n        case [[a, b], *_]:\n            return 'nested', a, b\n        case {'k': {'l': [*items]}, **rest}:\n            return items, rest\n        case str(text) | [str(text)]:\n            return 'text', text\n        case (int() | float()) as number if number < 0:\n            return 'negative', number\n        case other:\n            return 'other', other\nanswer = [kind(x) for x in (1, None, [], [[1, 2], 3], {'k': {'l': [1]}, 'm': 2}, 'b', ['c'], -2.5, 7)]"),
+    Allowed("try in a loop, with continue and break", "answer = []\nfor x in ('1', 'a', '2', 'stop', '3'):\n    try:\n        if x == 'stop':\n            break\n        answer.append(int(x))\n    except ValueError:\n        continue\n    finally:\n        answer.append('.')"),
+    Allowed("with and several names", "class Step:\n    def __init__(self, n):\n        self.n = n\n    def __enter__(self):\n        return self.n, -self.n\n    def __exit__(self, *error):\n        return None\nwith Step(1) as (a, b), Step(2) as pair:\n    answer = [a, b, pair]"),
+    Allowed("Signatures", "def f(event, /, *, limit=5, **more):\n    return event, limit, more\nanswer = [f(1), f(1, limit=2, event=3)]"),
     Allowed("Big numbers", "answer = [2 ** 200, int('9' * 50) % 97, pow(3, 1000, 7), (1 << 100).bit_length(), 0x1F, 1_000_000, 1e3, 3 + 4j]"),
 ]  # fmt: skip
 
@@ -116,6 +122,8 @@ REFUSED = [
     Refused("Calling a parent's __init__ by its name", "class A:\n    pass\nclass B(A):\n    def __init__(self):\n        A.__init__(self)", 5, "call super().__init__(…)"),
     Refused("Inspection", "g = (x for x in [])\nf = g.gi_frame", 2, "choose another name if it is yours"),
     Refused("Unknown modules", "import os", 1, "apps can import base64, collections, datetime"),
+    Refused("Data classes", "from dataclasses import dataclass", 1, "apps can import base64, collections, datetime"),
+    Refused("Real packages", "import requests", 1, "apps can import base64, collections, datetime"),
     Refused("Names that a module does not have", "from json import codecs", 1, "it has JSONDecodeError, dumps, loads"),
     Refused("Star imports", "from math import *", 1, "write from math import the names you use"),
     Refused("Relative imports", "from . import x", 1, "put the code into it"),
@@ -132,9 +140,26 @@ REFUSED = [
     Refused("__del__", "class A:\n    def __del__(self):\n        pass", 2, "write a method and call it"),
     Refused("__slots__ and other special class attributes", "class A:\n    __slots__ = ('x',)", 2, "write it without"),
     Refused("The traceback in __exit__", "class A:\n    def __exit__(self, kind, error, trace):\n        self.t = trace", 2, "leave trace unused"),
+    Refused("await outside of async def", "def f(x):\n    await x", 2, "'await' outside async function"),
+    Refused("Setting __name__", "def f():\n    pass\nf.__name__ = 'g'", 3, "write it without the underscore"),
     Refused("Rebinding print", "print = 1", 1, "choose another"),
     Refused("Syntax errors", "def f()\n    pass", 1, "expected ':'"),
 ]  # fmt: skip
+
+TOPICS = {
+    "Values and expressions": "Arithmetic|Big numbers|Comparisons in a chain|Conditional expression|Walrus|Lambda|Sets|Dictionaries|Slices|Bytes",
+    "Text": "f-strings|str.format|Percent formatting|String methods",
+    "Assignment": "Unpacking|Swapping|Chained assignment and star targets|Unpacking in literals and calls|Updates of names in place|Updates of items in place|Updates of attributes in place|Deleting items|The underscore as a name",
+    "Conditions, loops, comprehensions": "For with else, break, continue|While|List comprehension with conditions|Dict comprehension over pairs|Generator expression|zip, enumerate, map, filter, any, all|Sorting",
+    "match": "match on events|match on own classes|Every kind of pattern",
+    "Functions": "Functions with every kind of parameter|Signatures|Nested functions and default values|Closures and nonlocal|Global state|Recursion|Decorators|Decorators with arguments|Annotations|Imports inside functions",
+    "Generators": "Generators|yield from and send|Generator throw and close",
+    "async": "async helpers|async generators and comprehensions|async with|async errors",
+    "Errors and clean-up": "try, else, finally|try in a loop, with continue and break|Bare except|Own exceptions|raise from and re-raise|assert|Context managers|with and several names",
+    "Classes": "Classes|Inheritance and super()|Properties|Static and class methods|A data class by hand|Class attributes and class-level code|Container methods|Iterator class|Operators of own classes|Methods called format and send|getattr, hasattr, setattr|type and isinstance",
+    "The standard library": "JSON|Regular expressions|A bad regular expression|Dates|URLs|Hashes and signatures|UUIDs|Collections|itertools|functools|Mathematics|Decimals|Random numbers|Text helpers",
+}  # fmt: skip
+"""The order of the documentation's page: titles of ALLOWED."""
 
 
 def answer_of(namespace: dict[str, Any]) -> Any:
@@ -171,6 +196,11 @@ def test_a_refused_program_is_answered_with_its_line_and_what_to_write_instead(c
     assert caught.value.line == case.line
     assert f"line {case.line}: " in caught.value.message
     assert case.instead in caught.value.message
+
+
+def test_every_example_has_its_topic_in_the_documentation() -> None:
+    placed = [title for titles in TOPICS.values() for title in titles.split("|")]
+    assert sorted(placed) == sorted(case.title for case in ALLOWED)
 
 
 def test_titles_are_unique_for_the_documentation() -> None:

@@ -43,6 +43,32 @@ LISTED = {
 NEWER = {"itertools": {"batched"}}
 """Names that only some of the supported Pythons have."""
 
+NOTES = {
+    "base64": "Base64 and its relatives, on bytes.",
+    "collections": "No `UserDict`, `UserList`, `UserString`, `abc`. `namedtuple` takes no names that begin with `_`.",
+    "datetime": "Naive times are UTC, whatever the machine's zone. No `tzinfo` of one's own.",
+    "decimal": "`localcontext(prec=…)` for other precisions; it ends with the block.",
+    "functools": "`cache`, `lru_cache` and `wraps` decorate functions of the app. A `partial` does not show what it holds.",
+    "hashlib": "No `file_digest`.",
+    "hmac": "Sign with `new(key, message, hashlib.sha256)` or `digest`; compare with `compare_digest`.",
+    "html": "`escape` and `unescape`.",
+    "itertools": "All of it; `batched` from Python 3.12 on.",
+    "json": "`loads` and `dumps`. No `load`, `dump`: there are no files. No encoder classes: use `default=`.",
+    "math": "All that works on numbers.",
+    "random": "Each app has its own generator. No `SystemRandom`.",
+    "re": "Time-bounded by the app's CPU time; patterns are limited in length. Flags are plain numbers.",
+    "statistics": "No `NormalDist`.",
+    "string": "Constants, `capwords`, and `Template` with `substitute` and `safe_substitute`. No `Formatter`: use f-strings.",
+    "textwrap": "No `TextWrapper`.",
+    "time": "`sleep` raises and says what to write: `await sleep(seconds)`, the global.",
+    "typing": "Names for annotations, which are checked and dropped. `cast` returns its second argument.",
+    "urllib": "Holds `parse` only.",
+    "urllib.parse": "Arguments are text, bytes or numbers.",
+    "uuid": "No `uuid1`: it would tell of the machine.",
+    "zlib": "`decompress` is bounded in size. No streams.",
+}
+"""How a module differs from Python's, for the documentation."""
+
 
 def run(program: str, **options: Any) -> dict[str, Any]:
     namespace: dict[str, Any] = app_globals({}, **options)
@@ -59,6 +85,10 @@ def test_a_module_shows_the_listed_names_and_no_other(module: str) -> None:
     shown = {name for name in dir(importer(lambda: 0.0)(module)) if not name.startswith("_")}
     assert shown - NEWER.get(module, set()) == set(LISTED[module].split())
     assert shown == module_members(module)
+
+
+def test_every_module_says_how_it_differs() -> None:
+    assert list(NOTES) == list(LISTED)
 
 
 @pytest.mark.parametrize("module", LISTED)
