@@ -92,7 +92,7 @@ def dialect_page() -> str:
         parts += [f"**{_title(title)}**\n\n```python\n{examples[title]}\n```\n" for title in titles.split("|")]
     parts += [_modules_table(), _builtins_tables(), "## What is refused\n"]
     parts += [
-        f"**{_title(title)}**\n\n```text\n{program}\n```\n\n> {_refusal(program)}\n" for title, program, *_ in REFUSED
+        f"**{_title(title)}**\n\n```text\n{program}\n\n{_refusal(program)}\n```\n" for title, program, *_ in REFUSED
     ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -105,7 +105,7 @@ def _refusal(program: str) -> str:
     try:
         compile_app(program, "app")
     except AppSyntaxError as error:
-        return _title(error.message).replace("\n", "  \n> ")
+        return "\n".join(f"→ {line}" for line in error.message.splitlines())
     raise ValueError(f"is not refused: {program}")
 
 
