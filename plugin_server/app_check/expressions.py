@@ -215,10 +215,12 @@ class Expressions(ABC):
                 self.facts_here |= self.facts(test)
         parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
         made = join(*map(self.value, parts))
-        if self.facts_here - before and not made.from_event:
+        asked = bool(self.facts_here - before)
+        if asked and not made.from_event:
             made = join(made, Value(Source.PART, is_known=True))
         self.facts_here, self.frame.scope = before, scope
-        whole = made.source is Source.EVENT and not isinstance(node, ast.DictComp)
+        # A list of some events is not a list of events: who is in it was asked already.
+        whole = made.source is Source.EVENT and not asked and not isinstance(node, ast.DictComp)
         return Value(Source.BATCH if whole else min(made.source, Source.PART), made.refers, made.texts, made.is_known)
 
     def bind(self, target: ast.expr, value: Value) -> None:
@@ -249,7 +251,8 @@ class Expressions(ABC):
             before = self.frame.scope.load(container.id)
             if before is not None and not before.is_certain and Thing.META not in before.refers:
                 more = self._under_facts(value)
-                source = Source.BATCH if value.source is Source.EVENT else min(more.source, Source.PART)
+                is_any = value.source is Source.EVENT and not self.facts_here
+                source = Source.BATCH if is_any else min(more.source, Source.PART)
                 self.frame.scope.store(container.id, Value(source, value.refers, value.texts, value.is_known))
 
     # Calls.
@@ -308,6 +311,8 @@ class Expressions(ABC):
     def _builtin(self, name: str, arguments: list[Value]) -> Value | None:
         if name in _SAME_EVENTS and arguments:
             self._call_back(arguments)
+            if name == "filter" and arguments[0].refers:
+                return Value(min(join(*arguments).source, Source.PART))
             return join(*arguments)
         if name == "getattr" and len(arguments) > 1 and arguments[1].is_known and len(arguments[1].texts) == 1:
             return self._attribute(arguments[0], next(iter(arguments[1].texts)))

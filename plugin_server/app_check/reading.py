@@ -28,6 +28,8 @@ from plugin_server.app_check.values import (
 
 _DEEPEST = 12
 """Calls inside each other that are followed."""
+_STRICT = frozenset({"Decimal", "UUID", "float", "fromisoformat", "index", "int", "loads", "strptime"})
+"""What raises for a text that it cannot read."""
 
 
 class Reader(Expressions):
@@ -234,31 +236,33 @@ class Reader(Expressions):
         return self._block(orelse)
 
     def _try(self, node: ast.Try) -> bool:
-        before = self.facts_here
-        goes_on = self._block(node.body) and self._block(node.orelse)
+        before, goes_on = self.facts_here, True
+        for statement in node.body:
+            goes_on = goes_on and self._statement(statement)
+            if goes_on and self._may_raise(statement):
+                self.facts_here |= OTHER
+        goes_on = goes_on and self._block(node.orelse)
         behind = [self.facts_here] if goes_on else []
-        all_leave = bool(node.handlers)
         for handler in node.handlers:
             self.facts_here = before
             if handler.name:
                 self.frame.scope.store(handler.name, NOTHING)
             if self._block(handler.body):
-                all_leave = False
                 behind.append(self.facts_here)
-        if goes_on and all_leave and self._asks(node.body):
-            behind = [behind[0] | OTHER]  # what the event lacks raised, and left
         self.facts_here = frozenset.intersection(*behind) if behind else before
         return self._block(node.finalbody) and bool(behind)
 
-    def _asks(self, body: Sequence[ast.stmt]) -> bool:
-        """Does something in it depend on what the event holds beyond what all events do?"""
-        parts = (part for statement in body for part in ast.walk(statement))
-        for part in parts:
+    def _may_raise(self, statement: ast.stmt) -> bool:
+        """Does it go through for some events only, for what they hold: a field that others lack, a text that is no number?"""
+        for part in ast.walk(statement):
             match part:
                 case ast.Subscript(slice=ast.Constant(value=key)) if key in ALWAYS_THERE:
                     continue
-                case ast.Subscript() | ast.Call() if self.value(part).from_event:
+                case ast.Subscript(ctx=ast.Load()) if self.value(part).from_event:
                     return True
+                case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[read, *_]) if name in _STRICT:
+                    if self.value(read).from_event:
+                        return True
         return False
 
     def _decorated(self, node: ast.FunctionDef | ast.AsyncFunctionDef, made: Value) -> Value:
