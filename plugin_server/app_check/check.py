@@ -6,12 +6,12 @@ import ast
 import warnings
 from collections.abc import Iterator
 
-from plugin_server.app_check.expressions import Seen
 from plugin_server.app_check.finding import Finding, Severity
 from plugin_server.app_check.guards import Verdict
 from plugin_server.app_check.hooks import check_hooks
 from plugin_server.app_check.module_state import check_module_state
 from plugin_server.app_check.reading import Reader
+from plugin_server.app_check.seen import Seen
 from plugin_server.app_check.waiting import check_waiting
 from plugin_server.registry.manifest import Manifest
 from plugin_server.registry.problems import nearest

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from plugin_server.app_check.conditions import ALWAYS_THERE, facts_of
 from plugin_server.app_check.guards import NO_FACTS, OTHER, Facts, Verdict, judge
+from plugin_server.app_check.seen import Frame, Seen
 from plugin_server.app_check.values import (
     CONFIG_KEY,
     NOTHING,
@@ -33,28 +33,6 @@ _SAME_EVENTS = frozenset({"dict", "enumerate", "filter", "iter", "list", "revers
 _SAME_METHODS = frozenset({"copy", "items", "keys", "values"})
 _STEPS = 20_000
 """Expressions read, calls included. An app that needs more is read no further: better silent than slow."""
-
-
-@dataclass(slots=True)
-class Seen:
-    """What was met on the ways through an app."""
-
-    captures: dict[tuple[int, int], Verdict] = field(default_factory=dict)
-    """By line and column; the worst way counts."""
-    config_keys: dict[str, int] = field(default_factory=dict)
-    """Keys read, with the first line that does."""
-    reads_any_key: bool = False
-    """`meta.config` is handed on, or read by a key that cannot be told."""
-
-
-@dataclass(slots=True)
-class Frame:
-    """One call of a function of the app."""
-
-    scope: Scope
-    returned: list[Value] = field(default_factory=list)
-    leaving: list[Facts] = field(default_factory=list)
-    """What held at each `return`, `break` and `continue`."""
 
 
 class Expressions(ABC):

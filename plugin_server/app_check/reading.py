@@ -10,9 +10,10 @@ import ast
 from collections.abc import Sequence
 
 from plugin_server.app_check.conditions import ALWAYS_THERE, is_irrefutable, pattern_facts
-from plugin_server.app_check.expressions import Expressions, Frame, element, loop_facts
+from plugin_server.app_check.expressions import Expressions, element, loop_facts
 from plugin_server.app_check.guards import NO_FACTS, OTHER, Facts
 from plugin_server.app_check.hooks import CAPTURE_HOOKS, EVENT_HOOKS, canonical
+from plugin_server.app_check.seen import Frame
 from plugin_server.app_check.values import (
     NOTHING,
     Bound,
