@@ -198,6 +198,8 @@ class Settings(BaseSettings):
     """`at_least_once` writes without transactions: less delay, and duplicates (with equal ids) after a crash."""
     single_worker: bool = Field(default=False, examples=["true"])
     """Says that no other worker reads the same Kafka, which is what SQLite beside Kafka needs."""
+    max_sandboxes: int = Field(default=200, ge=1, examples=["500"])
+    """Sandbox processes that are kept, at about 4 MB each. Beyond it those idle longest are ended; busy ones never are."""
     allow_unconfined_sandbox: bool = Field(default=False, examples=["true"])
     """Will run apps without seccomp where the kernel lacks it. In this version no sandbox has it yet."""
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(LogLevel.INFO, examples=["info"])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
+import inspect
 import re
+import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -17,20 +21,12 @@ from sandbox.guards import is_app_callable
 from sandbox.invocation import Context, LimitExceeded
 from sandbox.page import HookTimeout
 from sandbox.policy import AppSyntaxError, compile_app
+from sandbox.printable import printable
+from sandbox.wire import HOOKS, JOB_PREFIX
 
-HOOK_NAMES: Final = (
-    "setupPlugin",
-    "teardownPlugin",
-    "processEvent",
-    "processEventBatch",
-    "onEvent",
-    "onSnapshot",
-    "exportEvents",
-    "composeWebhook",
-    "runEveryMinute",
-    "runEveryHour",
-    "runEveryDay",
-)
+HOOK_NAMES: Final = tuple(name for name in HOOKS if name not in ("load", "job"))
+_MAX_JOBS: Final = 100
+_JOB_NAME_LENGTH: Final = 100
 _MESSAGE_LENGTH: Final = 1_000
 
 
@@ -46,6 +42,10 @@ class Failure:
     def as_list(self) -> list[Any]:
         return [self.kind, self.message, self.line]
 
+    def located(self) -> str:
+        """The message with its line, for a log."""
+        return self.message if self.line is None else f"{self.message} (line {self.line})"
+
 
 @dataclass(slots=True)
 class App:
@@ -58,7 +58,9 @@ class App:
     hooks: dict[str, Callable[..., Any]] = field(default_factory=dict)
     error: Failure | None = None
     shares_state: bool = False
-    """It imports what keeps state in the process (decimal contexts), to be reset before each call of a hook"""
+    """It imports what keeps state in the thread (decimal contexts): each call of a hook gets a context of its own"""
+    waits: bool = False
+    """A processEvent of it may wait for the host, and others run meanwhile"""
 
 
 def load_app(
@@ -67,13 +69,14 @@ def load_app(
     context: Context,
     captures_per_event: int,
     library_version: str,
+    clock: Callable[[], float] = time.time,
 ) -> App:
     """Compile and execute an install's code (`id, name, file_name, source, config, failed`). Failures are in `App.error`.
 
     One that is `failed` already, since it killed a sandbox while loading, is not tried again.
     """
-    app = App(install["id"], f"{install['name']} ({install['id']})", f"<{install['id']}>/{install['file_name']}")
-    app.shares_state = "decimal" in install["source"]
+    app = App(install["id"], f"{install['name']} ({install['id']})", app_file_name(install))
+    app.shares_state = "decimal" in unicodedata.normalize("NFKC", install["source"])
     if install["failed"] is not None:
         app.error = Failure(*install["failed"])
         return app
@@ -87,14 +90,20 @@ def load_app(
                 "sleep": make_sleep(app.id, context),
                 "LimitExceeded": LimitExceeded,
             },
+            clock=clock,
+            is_running=lambda: context.page.runs(app.id),
         )
         app.meta = make_meta(install["config"], attachments)
-        exec(code, namespace)  # noqa: S102 - what a sandbox is for
+        contextvars.Context().run(exec, code, namespace)
         app.hooks = find_hooks(namespace)
+        app.waits = inspect.iscoroutinefunction(app.hooks.get("processEvent"))
     except AppSyntaxError as error:
         app.error = Failure("compile", error.message[:_MESSAGE_LENGTH], error.line)
     except (Exception, HookTimeout) as error:  # noqa: BLE001 - the author's error, reported to the author
-        app.error = describe_failure(error, app.file_name)
+        try:
+            app.error = describe_failure(error, app.file_name)
+        except HookTimeout as timeout:
+            app.error = Failure("timeout", str(timeout))
     return app
 
 
@@ -109,8 +118,16 @@ def make_sleep(install: int, context: Context) -> Callable[[float], Any]:
     return sleep
 
 
+def app_file_name(install: dict[str, Any]) -> str:
+    """What tracebacks call an install's code. Unlike any other install's, and like no file."""
+    return f"<{install['id']}>/{install['file_name']}"
+
+
 def find_hooks(namespace: dict[str, Any]) -> dict[str, Callable[..., Any]]:
-    """The hooks that a module defines, by their camelCase names. Raises ValueError for what cannot be one."""
+    """The hooks that a module defines, by their camelCase names, and its jobs as `jobs.<name>`.
+
+    Raises ValueError for what cannot be one.
+    """
     hooks: dict[str, Callable[..., Any]] = {}
     for name in HOOK_NAMES:
         snake = re.sub(r"([A-Z])", r"_\1", name).lower()
@@ -122,7 +139,20 @@ def find_hooks(namespace: dict[str, Any]) -> dict[str, Callable[..., Any]]:
             if not is_app_callable(value):
                 raise ValueError(f"{found[0]} must be a function: write def {found[0]}(…)")
             hooks[name] = value
-    return hooks
+    return hooks | _find_jobs(namespace.get("jobs"))
+
+
+def _find_jobs(jobs: object) -> dict[str, Callable[..., Any]]:
+    if type(jobs) is not dict or not any(map(is_app_callable, jobs.values())):
+        return {}  # a variable of the app's own that happens to have that name
+    if len(jobs) > _MAX_JOBS:
+        raise ValueError(f"jobs: an app has at most {_MAX_JOBS}")
+    for name, job in jobs.items():
+        if type(name) is not str or not 0 < len(name) <= _JOB_NAME_LENGTH:
+            raise ValueError(f"jobs: a job's name must be text of at most {_JOB_NAME_LENGTH} characters")
+        if not is_app_callable(job):
+            raise ValueError(f"jobs: {name!r} must be a function: write def … and put it into jobs")
+    return {JOB_PREFIX + codec.replace_surrogates(name): job for name, job in jobs.items()}
 
 
 def describe_failure(error: BaseException, file_name: str) -> Failure:
@@ -135,9 +165,10 @@ def describe_failure(error: BaseException, file_name: str) -> Failure:
             text = str(error)
         except Exception:  # noqa: BLE001 - an exception of the app's that cannot be printed
             text = ""
+        if kind == "memory" and not text:
+            text = "the sandbox has no more memory (memory_bytes)"
         message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    message = codec.replace_surrogates(message[:_MESSAGE_LENGTH])
-    return Failure(kind, message, error_line(error.__traceback__, file_name))
+    return Failure(kind, printable(message[:_MESSAGE_LENGTH]), error_line(error.__traceback__, file_name))
 
 
 def error_line(traceback: TracebackType | None, file_name: str) -> int | None:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Generator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from sandbox import codec
-from sandbox.app import App, Failure, describe_failure
-from sandbox.environment import reset_shared_state
-from sandbox.event import STAMPS, FinishedEvent, InvalidEvent, finish, open_envelope
-from sandbox.invocation import Effects, HostCall, fragment
+from sandbox.app import App, Failure
+from sandbox.event import STAMPS, InvalidEvent, finish, open_envelope, open_event, stamps
+from sandbox.hook import RefusedReturn, call_directly, describe_under_watch, drive, outstanding, own_context
+from sandbox.invocation import Effects, HostCall
+from sandbox.memory import end_if_used_up
 from sandbox.page import HookTimeout, Page
 from sandbox.wire import HOOKS, EventOutcome
 
@@ -28,88 +29,133 @@ _RECORD_OVERHEAD_BYTES: Final = 16 * 1024
 PROCESS_EVENT: Final = HOOKS.index("processEvent")
 
 Row = list[Any]
-"""One entry of a RESULTS frame."""
+"""One entry of a RESULTS frame"""
+Blobs = list[bytes]
+"""What belongs to a row in the frame's blob, in order"""
+Result = tuple[Row, Blobs]
 
 
-class RefusedReturn(Exception):
-    """What a hook returned cannot be an event; the message says why."""
+class Mode(NamedTuple):
+    """How the events of one RUN frame are to be run."""
+
+    trace: bool = False
+    """Report the event after each app."""
+    whole: bool = False
+    """Answer with the event itself; what becomes of its fields is decided elsewhere."""
+    opened: bool = False
+    """They are events already, not envelopes."""
+
+
+class ChainLimits(NamedTuple):
+    """What one project's apps may use; named as in its settings."""
+
+    cpu_seconds: float
+    memory_bytes: int
+    event_bytes: int
+    record_bytes: int
 
 
 class Chain:
     """The apps of one project that have a processEvent, in their order."""
 
-    def __init__(self, project_id: int, apps: Sequence[App], event_bytes: int, record_bytes: int, page: Page) -> None:
+    def __init__(self, project_id: int, apps: Sequence[App], limits: ChainLimits, page: Page) -> None:
         self._project_id = project_id
         self._steps = [(app, app.hooks["processEvent"], app.meta) for app in apps if "processEvent" in app.hooks]
-        self._event_bytes = event_bytes
-        self._record_bytes = record_bytes - _RECORD_OVERHEAD_BYTES
+        self._event_bytes = limits.event_bytes
+        self._memory_bytes = limits.memory_bytes
+        self._record_bytes = limits.record_bytes - _RECORD_OVERHEAD_BYTES
         self._page = page
-        self._shares_state = any(app.shares_state for app in apps)
-        self._all_succeeded = _stamps([app.label for app, _, _ in self._steps], [])
+        self._all_succeeded = stamps([app.label for app, _, _ in self._steps], [])
 
     def run(
-        self,
-        event: dict[str, Any],
-        raw: bytes,
-        effects: Effects,
-        failed_before: dict[int, Failure],
-        *,
-        trace: bool,
-    ) -> Generator[HostCall, None, tuple[Row, bytes]]:
-        """Run the chain; yields the host calls that a hook waits for, and returns the event's row and properties.
+        self, event: dict[str, Any], raw: bytes, effects: Effects, failed_before: dict[int, Failure], mode: Mode
+    ) -> Generator[HostCall, None, Result]:
+        """Run the chain; yields the host calls that a hook waits for, and returns the event's row and blobs.
 
         `event` is `raw` opened. Installs in `failed_before` are not called: they failed this event in a sandbox that
-        had to be killed.
+        had to be killed. From the first app on, the page names whose code ran last, until the caller says otherwise:
+        encoding an app's values and freeing them can kill the process as well as its code can.
         """
-        project_id, page, sequence = self._project_id, self._page, effects.sequence
-        uuid, now = event["uuid"], event["now"]
+        page, sequence = self._page, effects.sequence
+        uuid, team_id, now = event["uuid"], event["team_id"], event.get("now", "")
         encoded: bytes | None = None
         failures: list[tuple[App, Failure]] = []
-        steps: list[Any] = [[0, _whole(event)]] if trace else []
+        steps: list[tuple[int, bytes]] = [(0, orjson.dumps(event))] if mode.trace else []
         for app, hook, meta in self._steps:
             if failed_before and app.id in failed_before:
-                failure = failed_before[app.id]
-                failures.append((app, failure))
-                effects.log(app.id, "ERROR", f"processEvent failed: {failure.message}{_at(failure.line)}", "PLUGIN")
-                if trace:
-                    steps.append([app.id, _whole(event)])
+                self._fail(app, failed_before[app.id], failures, effects)
+                if mode.trace:
+                    steps.append((app.id, orjson.dumps(event)))
                 continue
             captured = len(effects.captures)
-            if self._shares_state:
-                reset_shared_state()
+            if app.waits and encoded is not None:
+                event = orjson.loads(
+                    encoded
+                )  # an earlier app may have kept the other one, and run while this one waits
+            call = own_context(app) if app.shares_state else call_directly
             try:
                 effects.running = app.id
                 page.enter(sequence, app.id, PROCESS_EVENT)
-                value = hook(event, meta)
+                value = hook(event, meta) if not app.shares_state else call(hook, event, meta)
                 if type(value) is types.CoroutineType:
-                    value = yield from _drive(value, page, sequence, app.id)
-                page.leave()
+                    app.waits = True
+                    value = yield from drive(value, call, page, sequence, app.id, PROCESS_EVENT)
+                if page.overran:
+                    raise HookTimeout(page.overran)
+                result = None if value is None else self._encode(value, uuid, team_id)
                 if effects.calls:
-                    yield from _outstanding(effects)
-                if value is None:
-                    return self._dropped(sequence, app, effects, failures, steps), b""
-                encoded = self._encode(value, uuid, project_id)
-                event = value
+                    value = None if result is None else orjson.loads(result)
+                    page.leave()
+                    yield from outstanding(effects)
+                    page.enter(sequence, app.id, PROCESS_EVENT)
+                if result is None:
+                    return self._dropped(sequence, app, effects, failures, steps)
+                encoded, event = result, value
             except (Exception, HookTimeout) as error:  # noqa: BLE001 - an app's failure is a result
-                failure = self._failure(sequence, error, app)
-                failures.append((app, failure))
-                del effects.captures[captured:]
+                failure = describe_under_watch(error, app, page, effects, PROCESS_EVENT)
+                effects.undo_captures(captured)
                 effects.calls.clear()
-                effects.log(app.id, "ERROR", f"processEvent failed: {failure.message}{_at(failure.line)}", "PLUGIN")
-                event = orjson.loads(encoded) if encoded is not None else open_envelope(raw, project_id)
-            if trace:
-                steps.append([app.id, _whole(event)])
+                self._fail(app, failure, failures, effects)
+                value = None
+                event = orjson.loads(encoded) if encoded is not None else self.open(raw, mode)
+            if effects.ran_out:
+                end_if_used_up(self._memory_bytes)
+            if mode.trace:
+                steps.append((app.id, orjson.dumps(event)))
+        if mode.whole:
+            whole = encoded if encoded is not None else codec.dumps(event)
+            row: Row = [sequence, EventOutcome.WHOLE, "", "", "", "", len(whole), _notes(effects, failures, steps)]
+            return row, _blobs(whole, effects, steps)
         # As it came, the event is bounded by the record that brought it, whatever an app may return.
         properties = orjson.dumps(event["properties"]) if encoded is not None else codec.dumps(event["properties"])
-        stamps = self._all_succeeded if not failures else self._stamps_without({app.id for app, _ in failures})
-        return _emitted(sequence, finish(event, properties, now, stamps), effects, failures, steps)
+        stamped = self._all_succeeded if not failures else self._stamps_without({app.id for app, _ in failures})
+        finished = finish(event, properties, now, stamped)
+        notes = _notes(effects, failures, steps)
+        row = [
+            sequence,
+            EventOutcome.EMIT,
+            finished.event,
+            finished.distinct_id,
+            finished.timestamp,
+            finished.elements_chain,
+            len(finished.properties),
+            notes,
+        ]
+        return row, [finished.properties] if notes is None else _blobs(finished.properties, effects, steps)
+
+    def open(self, raw: bytes, mode: Mode) -> dict[str, Any]:
+        """An event as it came. Raises as `event.open_envelope`."""
+        return open_event(raw) if mode.opened else open_envelope(raw, self._project_id)
 
     def _encode(self, event: Any, uuid: str, project_id: int) -> bytes:
         """Check what a hook returned, and encode it. Raises RefusedReturn or codec.NotJson."""
         if type(event) is not dict:
             raise RefusedReturn(f"processEvent returned {type(event).__name__}: return the event, or None to drop it")
-        team_id, event_uuid = event.setdefault("team_id", project_id), event.setdefault("uuid", uuid)
-        if type(team_id) is not int or team_id != project_id:
+        # Encoded before it is looked into: then all keys are exactly text, and no `__eq__` of the app's runs in here.
+        encoded = codec.dumps(event)
+        complete = "team_id" in event and "uuid" in event
+        team, event_uuid = event.setdefault("team_id", project_id), event.setdefault("uuid", uuid)
+        if type(team) is not int or team != project_id:
             raise RefusedReturn("processEvent tried to change event.team_id, which it cannot")
         if type(event_uuid) is not str or event_uuid != uuid:
             raise RefusedReturn("processEvent tried to change event.uuid, which it cannot")
@@ -124,7 +170,9 @@ class Chain:
         for stamp in STAMPS:
             if stamp in properties:
                 del properties[stamp]  # only this server sets them
-        encoded = codec.dumps(event)
+                complete = False
+        if not complete:
+            encoded = codec.dumps(event)
         size = len(encoded)
         if size > self._event_bytes:
             raise RefusedReturn(f"processEvent returned an event of more than {self._event_bytes} bytes (event_bytes)")
@@ -132,90 +180,27 @@ class Chain:
             raise RefusedReturn("processEvent returned an event too large for the event log (RECORD_BYTES)")
         return encoded
 
-    def _failure(self, sequence: int, error: BaseException, app: App) -> Failure:
-        """Describe what went wrong. The app's own code may run for it (an exception's __str__), so the page names the app."""
-        self._page.leave()
-        if isinstance(error, RefusedReturn | codec.NotJson | codec.TooDeep):
-            return Failure("app", str(error))
-        try:
-            self._page.enter(sequence, app.id, PROCESS_EVENT)
-            return describe_failure(error, app.file_name)
-        except HookTimeout as timeout:
-            return Failure("timeout", str(timeout))
-        finally:
-            self._page.leave()
+    def _fail(self, app: App, failure: Failure, failures: list[tuple[App, Failure]], effects: Effects) -> None:
+        failures.append((app, failure))
+        effects.log(app.id, "ERROR", f"processEvent failed: {failure.located()}", "PLUGIN")
 
     def _dropped(
-        self, sequence: int, app: App, effects: Effects, failures: list[tuple[App, Failure]], steps: list[Any]
-    ) -> Row:
+        self,
+        sequence: int,
+        app: App,
+        effects: Effects,
+        failures: list[tuple[App, Failure]],
+        steps: list[tuple[int, bytes]],
+    ) -> Result:
         notes = _notes(effects, failures, steps) or {}
         notes["dropped_by"] = app.id
-        return [sequence, EventOutcome.DROP, "", "", "", "", 0, notes]
+        return [sequence, EventOutcome.DROP, "", "", "", "", 0, notes], _blobs(b"", effects, steps)
 
     def _stamps_without(self, failed: set[int]) -> bytes:
-        return _stamps(
+        return stamps(
             [app.label for app, _, _ in self._steps if app.id not in failed],
             [app.label for app, _, _ in self._steps if app.id in failed],
         )
-
-
-def _drive(
-    coroutine: types.CoroutineType[Any, Any, Any], page: Page, sequence: int, install: int
-) -> Generator[HostCall, None, Any]:
-    """As `yield from`, but the page says whose code runs whenever it goes on: its limits hold after an await too."""
-    error: BaseException | None = None
-    while True:
-        try:
-            waited = coroutine.send(None) if error is None else coroutine.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        try:
-            error = yield waited
-        except GeneratorExit:
-            _close(coroutine, page, sequence, install)
-            raise
-        except (Exception, HookTimeout) as thrown:  # noqa: BLE001 - for the hook to see
-            error = thrown
-        page.enter(sequence, install, PROCESS_EVENT)
-
-
-def _close(coroutine: types.CoroutineType[Any, Any, Any], page: Page, sequence: int, install: int) -> None:
-    """End a hook that is given up. What it does about that no longer counts."""
-    page.enter(sequence, install, PROCESS_EVENT)
-    try:
-        coroutine.close()
-    except (Exception, HookTimeout):  # noqa: BLE001, S110 - it has failed already
-        pass
-    finally:
-        page.leave()
-
-
-def _outstanding(effects: Effects) -> Generator[HostCall, None, None]:
-    """A hook is finished when its host calls are, awaited or not."""
-    for call in effects.calls:
-        if not call.done:
-            yield call
-    effects.calls.clear()
-
-
-def _emitted(
-    sequence: int,
-    finished: FinishedEvent,
-    effects: Effects,
-    failures: list[tuple[App, Failure]],
-    steps: list[Any],
-) -> tuple[Row, bytes]:
-    row: Row = [
-        sequence,
-        EventOutcome.EMIT,
-        finished.event,
-        finished.distinct_id,
-        finished.timestamp,
-        finished.elements_chain,
-        len(finished.properties),
-        _notes(effects, failures, steps),
-    ]
-    return row, finished.properties
 
 
 def invalid_row(sequence: int, error: InvalidEvent | codec.InvalidJson | codec.TooDeep) -> Row:
@@ -224,36 +209,23 @@ def invalid_row(sequence: int, error: InvalidEvent | codec.InvalidJson | codec.T
     return [sequence, EventOutcome.INVALID, "", "", "", "", 0, notes]
 
 
-def _notes(effects: Effects, failures: list[tuple[App, Failure]], steps: list[Any]) -> dict[str, Any] | None:
+def _notes(
+    effects: Effects, failures: list[tuple[App, Failure]], steps: list[tuple[int, bytes]]
+) -> dict[str, Any] | None:
     if not (effects.captures or effects.logs or failures or steps):
         return None
-    notes: dict[str, Any] = {}
-    if effects.captures:
-        notes["captures"] = effects.captures
-    if effects.logs:
-        notes["logs"] = effects.logs
+    notes = effects.notes()
     if failures:
         notes["failed"] = [[app.id, *failure.as_list()] for app, failure in failures]
     if steps:
-        notes["trace"] = steps
-    return notes or None
+        notes["trace"] = [[install, len(event)] for install, event in steps]
+    return notes
 
 
-def _stamps(succeeded: list[str], failed: list[str]) -> bytes:
-    """`"$plugins_succeeded":[…],"$plugins_failed":[…]`, or nothing when no app ran."""
-    if not succeeded and not failed:
-        return b""
-    return b'"$plugins_succeeded":%b,"$plugins_failed":%b' % (orjson.dumps(succeeded), orjson.dumps(failed))
+def _blobs(first: bytes, effects: Effects, steps: list[tuple[int, bytes]]) -> Blobs:
+    return [first, *effects.capture_blobs, *(event for _, event in steps)]
 
 
 def _quoted_length(raw: bytes) -> int:
     """The length of JSON text once it is a string inside other JSON."""
     return len(raw) + raw.count(b'"') + raw.count(b"\\")
-
-
-def _whole(event: dict[str, Any]) -> Any:
-    return fragment(orjson.dumps(event))
-
-
-def _at(line: int | None) -> str:
-    return f" (line {line})" if line is not None else ""

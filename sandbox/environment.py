@@ -11,35 +11,48 @@ from typing import Any
 
 from sandbox.builtins import app_builtins
 from sandbox.guards import (
+    ALIVE_GUARD,
     ATTRIBUTE_GUARD,
     CATCHABLE,
     CLASS_GUARD,
+    DELEGATE_GUARD,
     IMPORT_GUARD,
+    TIMEOUT_GUARD,
     WRITE_GUARD,
     AppType,
+    alive_guard,
+    delegate_guard,
     guarded_attribute,
+    timeout_guard,
     write_guard,
 )
 from sandbox.modules.catalogue import importer, module_names
-from sandbox.modules.mathematics import reset_decimal_context
 
-__all__ = ["app_globals", "reset_shared_state", "warm_up"]
+__all__ = ["app_globals", "warm_up"]
 
 
-def app_globals(injected: Mapping[str, object], *, clock: Callable[[], float] = time.time) -> dict[str, object]:
+def app_globals(
+    injected: Mapping[str, object],
+    *,
+    clock: Callable[[], float] = time.time,
+    is_running: Callable[[], bool] = lambda: True,
+) -> dict[str, object]:
     """Fresh globals for one install, to run code of `compile_app` in. Nothing in them is shared but frozen facades.
 
     `injected` is added as it is; its values must be facades, plain functions, JSON data of the install's own or exception
     classes (which apps may extend). `print` goes to the `log` of an injected `console`. `clock` (seconds since 1970) drives
-    `datetime` and `time`.
+    `datetime` and `time`. `is_running` says whether it is this install's code that runs now.
     """
     return {
         "__name__": "app",
         "__builtins__": app_builtins(_line_writer(injected.get("console"))),
+        ALIVE_GUARD: alive_guard(is_running),
         ATTRIBUTE_GUARD: guarded_attribute,
         CATCHABLE: Exception,
         CLASS_GUARD: AppType,
+        DELEGATE_GUARD: delegate_guard,
         IMPORT_GUARD: importer(clock),
+        TIMEOUT_GUARD: timeout_guard,
         WRITE_GUARD: write_guard,
         **injected,
     }
@@ -47,11 +60,6 @@ def app_globals(injected: Mapping[str, object], *, clock: Callable[[], float] = 
 
 def _line_writer(console: Any) -> Callable[[str], object]:
     return console.log if console is not None else lambda _line: None
-
-
-def reset_shared_state() -> None:
-    """To be called before each entry into an app's code: what apps can leave behind in the process (the decimal context)."""
-    reset_decimal_context()
 
 
 def warm_up() -> None:

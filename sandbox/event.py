@@ -64,10 +64,49 @@ def open_envelope(raw: bytes, project_id: int) -> dict[str, Any]:
     return event
 
 
-def finish(event: dict[str, Any], encoded_properties: bytes, now: str, stamps: bytes) -> FinishedEvent:
+def open_event(raw: bytes) -> dict[str, Any]:
+    """An event that has been opened before, as it left another sandbox or a person wrote it. Raises as `open_envelope`."""
+    event = codec.loads(raw)
+    refusal = _not_whole(event)
+    if refusal is not None:
+        raise InvalidEvent(refusal)
+    opened: dict[str, Any] = event
+    return opened
+
+
+def check_whole(raw: str, uuid: str, project_id: int) -> str | None:
+    """Why JSON that came from a sandbox is not the event of that uuid and project; None if it is."""
+    try:
+        event = codec.loads(raw)
+    except (codec.InvalidJson, codec.TooDeep) as error:
+        return str(error)
+    refusal = _not_whole(event)
+    if refusal is None and (event["uuid"] != uuid or event["team_id"] != project_id):
+        refusal = "another event than the one that was given"
+    return refusal
+
+
+def _not_whole(event: Any) -> str | None:
+    if type(event) is not dict or type(event.get("properties")) is not dict:
+        return "not an event with properties"
+    if type(event.get("distinct_id")) is not str or not event["distinct_id"] or type(event.get("uuid")) is not str:
+        return "distinct_id or uuid, which every event has, is missing"
+    if event.get("event") in (None, "") or type(event.get("team_id")) is not int:
+        return "event, its name, or team_id is missing"
+    return None
+
+
+def stamps(succeeded: list[str], failed: list[str]) -> bytes:
+    """The members `"$plugins_succeeded":[…],"$plugins_failed":[…]` for `finish`; nothing when no app ran."""
+    if not succeeded and not failed:
+        return b""
+    return b'"$plugins_succeeded":%b,"$plugins_failed":%b' % (orjson.dumps(succeeded), orjson.dumps(failed))
+
+
+def finish(event: dict[str, Any], encoded_properties: bytes, now: str, stamped: bytes) -> FinishedEvent:
     """Normalise an event of exact JSON values (DESIGN 3, step normalise).
 
-    `encoded_properties` is the JSON of `event["properties"]` as it stands, `now` the envelope's, `stamps` members to be
+    `encoded_properties` is the JSON of `event["properties"]` as it stands, `now` the envelope's, `stamped` members to be
     added to the properties, as `"key":value,…` without braces.
     """
     properties: dict[str, Any] = event["properties"]
@@ -81,7 +120,7 @@ def finish(event: dict[str, Any], encoded_properties: bytes, now: str, stamps: b
                 inner = properties.get(name)
                 properties[name] = {**inner, **own} if type(inner) is dict else own
         encoded_properties = orjson.dumps(properties)
-    additions = stamps
+    additions = stamped
     ip = event.get("ip")
     if ip and type(ip) is str and "$ip" not in properties:
         quoted = b'"$ip":' + orjson.dumps(ip)

@@ -1,15 +1,17 @@
-"""What belongs to one event on its way through the chain: its effects, and the host calls that it waits for."""
+"""What belongs to one event on its way through the chain, or to one call of another hook: effects and host calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-import orjson
+from sandbox.page import Page
 
 LOG_LINES: Final = 1_000
 LOG_BYTES: Final = 256 * 1024
 """Of one event's chain together; the host's limit per minute comes on top."""
+_LOG_LINE_BYTES: Final = 64
+"""What a line takes besides its message, as a bound"""
 CAPTURE_BYTES: Final = 8 * 2**20
 """Of one event's chain together, so that they fit a frame"""
 HOST_CALLS: Final = 1_000
@@ -26,12 +28,14 @@ class Effects:
     __slots__ = (
         "call_ids",
         "calls",
+        "capture_blobs",
         "capture_bytes",
         "captures",
         "log_bytes",
         "logs",
-        "may_act",
+        "may_capture",
         "numbers",
+        "ran_out",
         "running",
         "sequence",
     )
@@ -39,12 +43,16 @@ class Effects:
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
         self.call_ids: list[int] = []
-        self.may_act = True
-        """False while setupPlugin runs, which has no event whose effects its captures and calls could be"""
+        self.may_capture = True
+        """False for setupPlugin and teardownPlugin, which have no event to descend from"""
+        self.ran_out = False
+        """A hook failed for want of memory"""
         self.running = 0
         """The install whose hook runs or waits"""
         self.captures: list[list[Any]] = []
-        """[install, number within its hook, event, distinct_id, timestamp or None, properties as JSON]"""
+        """[install, number within its hook, event, distinct_id, timestamp or None, bytes of its properties]"""
+        self.capture_blobs: list[bytes] = []
+        """The captures' properties, as JSON"""
         self.capture_bytes = 0
         self.logs: list[list[Any]] = []
         """[install, level, message, source]"""
@@ -53,12 +61,27 @@ class Effects:
         self.numbers: dict[int, int] = {}
         """Host calls made by each install"""
 
-    def capture(self, entry: list[Any], size: int) -> None:
-        """Keep a capture whose properties take `size` bytes. Raises LimitExceeded."""
+    def capture(self, entry: list[Any], properties: bytes) -> None:
+        """Keep a capture (without its length) and its properties, JSON. Raises LimitExceeded."""
+        size = len(properties)
         if self.capture_bytes + size > CAPTURE_BYTES:
             raise LimitExceeded(f"posthog.capture: the captures of one event take more than {CAPTURE_BYTES} bytes")
         self.capture_bytes += size
-        self.captures.append(entry)
+        self.captures.append([*entry, size])
+        self.capture_blobs.append(properties)
+
+    def undo_captures(self, kept: int) -> None:
+        """Forget all captures but the first `kept`: the hook that made them has failed."""
+        del self.captures[kept:], self.capture_blobs[kept:]
+
+    def notes(self) -> dict[str, Any]:
+        """What is to be told of them, as in a RESULTS row."""
+        notes: dict[str, Any] = {}
+        if self.captures:
+            notes["captures"] = self.captures
+        if self.logs:
+            notes["logs"] = self.logs
+        return notes
 
     def log(self, install: int, level: str, message: str, source: str = "CONSOLE") -> None:
         """Keep a line; past the bounds of one event, silently none but the notice that there were more."""
@@ -67,7 +90,7 @@ class Effects:
         if len(self.logs) == LOG_LINES or self.log_bytes + len(message) > LOG_BYTES:
             level, message, source = "WARN", "more log lines of this event were left out", "SYSTEM"
             self.log_bytes = LOG_BYTES
-        self.log_bytes += len(message)
+        self.log_bytes += len(message) + _LOG_LINE_BYTES
         self.logs.append([install, level, message, source])
 
 
@@ -102,19 +125,15 @@ class HostCall:
 class Context:
     """The invocation whose code runs right now, for the globals that apps call. One a child, set by the worker."""
 
-    __slots__ = ("effects", "send_call")
+    __slots__ = ("effects", "page", "send_call")
 
-    def __init__(self, send_call: Callable[[Effects, int, str, list[Any]], HostCall]) -> None:
+    def __init__(self, send_call: Callable[[Effects, int, str, list[Any]], HostCall], page: Page) -> None:
         self.effects: Effects | None = None
         self.send_call = send_call
+        self.page = page
 
     def current(self, what: str) -> Effects:
         """The running event's effects. Raises RuntimeError where there is none, as in a module's body."""
         if self.effects is None:
             raise RuntimeError(f"{what} works only while a hook runs: call it inside processEvent or another hook")
         return self.effects
-
-
-def fragment(raw: bytes) -> Any:
-    """JSON that is encoded already, to be put into a larger one as it is."""
-    return orjson.Fragment(raw)

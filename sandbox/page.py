@@ -35,6 +35,8 @@ class Page:
         self._memory = memory if memory is not None else bytearray(PAGE_BYTES)
         self._words = memoryview(self._memory).cast("I")
         self._invocations = 0
+        self.overran = ""
+        """What the soft timer raised in a hook that has not failed of it yet"""
 
     def enter(self, sequence: int, install: int, hook: int) -> None:
         """App code begins to run."""
@@ -48,6 +50,11 @@ class Page:
     @property
     def in_app(self) -> bool:
         return bool(self._words[0])
+
+    def runs(self, install: int) -> bool:
+        """It is this install's code that runs."""
+        words = self._words
+        return bool(words[0]) and words[Word.INSTALL] == install
 
     @property
     def install(self) -> int:
@@ -91,7 +98,8 @@ class SoftTimer:
         self._ticks += 1
         page.note_line(_app_line(frame, self.app_files))
         if self._ticks * TICK_SECONDS > self.cpu_seconds:
-            raise HookTimeout(f"used more than {self.cpu_seconds:g} s of CPU time (cpu_seconds)")
+            page.overran = f"used more than {self.cpu_seconds:g} s of CPU time (cpu_seconds)"
+            raise HookTimeout(page.overran)
 
 
 def _app_line(frame: FrameType | None, app_files: set[str]) -> int:

@@ -17,9 +17,10 @@ import struct
 from enum import IntEnum
 from typing import Final
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 HEADER: Final = struct.Struct("<BII")
-HEAD_LIMIT_BYTES: Final = 64 * 2**20
+HEAD_LIMIT_BYTES: Final = 16 * 2**20
+"""Of JSON that the host parses at once: what apps can make long (properties, captures) travels in the blob"""
 BLOB_LIMIT_BYTES: Final = 64 * 2**20
 
 
@@ -27,31 +28,45 @@ class FrameKind(IntEnum):
     """Host to child below 16, child to host from 16 on. The head's JSON is given behind each."""
 
     LOAD = 1
-    """{"project_id", "installs": [{"id", "name", "file_name", "source", "config", "attachments",
-    "failed": null | [kind, message, line]}], "limits", "library_version"};
-    the blob holds the attachments' bytes."""
+    """{"chain": its number, "project_id", "installs": [{"id", "name", "file_name", "source", "config", "attachments",
+    "failed": null | [kind, message, line]}], "limits", "library_version", "now": null | seconds since 1970 at which the
+    apps' clock stands}; the blob holds the attachments' bytes. A sandbox may have several chains."""
     RUN = 2
-    """{"first": sequence number of the first event, "lengths": [bytes of each event in the blob],
-    "failed": {"<sequence>": {"<install>": [kind, message, line]}}, "trace": bool}. `failed` installs are not called."""
+    """{"chain", "first": sequence number of the first event, "lengths": [bytes of each event in the blob],
+    "failed": {"<sequence>": {"<install>": [kind, message, line]}}, "trace": bool, "whole": bool, "keys": null | [text]}.
+    `failed` installs are not called. With `keys`, the events in the blob are events, not envelopes, and these are the
+    distinct ids whose order they keep. `whole` asks for the events themselves, not for the fields of the output."""
     REPLY = 3
     """[call id, true, value] or [call id, false, message]"""
     CANCEL = 4
-    """[sequence, message]: end that event's running hook as timed out"""
+    """[sequence, message]: end that event's or invocation's running hook as timed out"""
+    INVOKE = 5
+    """[sequence, chain, install, hook]; the blob is a JSON list of the hook's arguments before `meta`"""
+    UNLOAD = 6
+    """[chain]: it gets no more work"""
 
     LOADED = 16
-    """{"version", "installs": [{"id", "hooks": [names], "error": null | [kind, message, line]}], "logs": […]}"""
+    """{"version", "chain", "installs": [{"id", "hooks": [names], "error": null | [kind, message, line]}]}"""
     RESULTS = 17
-    """[batches ended, [[sequence, outcome, event name, distinct_id, timestamp, elements_chain, length, notes], …]]; the
-    blob holds the properties' JSON. `notes` is null or {"captures", "logs", "failed", "dropped_by", "error", "trace"}.
+    """[batches ended, [[sequence, outcome, event name, distinct_id, timestamp, elements_chain, length, notes], …]].
+
+    For each row the blob holds `length` bytes (the properties' JSON, or the event's where `whole` was asked for), then
+    its captures' properties, then its trace. `notes` is null or {"captures": [[install, number, event, distinct_id,
+    timestamp, length], …], "logs", "failed", "dropped_by", "error", "trace": [[install, length], …]}.
     One frame for each RUN says 1 batch ended, though events of it may still wait for the host."""
     CALL = 18
     """[call id, sequence, install, number among the install's calls for this event, name, arguments]"""
+    DONE = 19
+    """[sequence, null | [kind, message, line], length, notes]: an invocation has ended; the blob holds what it returned,
+    as JSON of that length, and then its captures' properties"""
 
 
 class EventOutcome(IntEnum):
     EMIT = 0
     DROP = 1
     INVALID = 2
+    WHOLE = 3
+    """Emit, answered with the whole event"""
 
 
 class Word(IntEnum):
@@ -69,8 +84,27 @@ class Word(IntEnum):
     """Of app code, as of the last timer tick"""
 
 
+OUT_OF_MEMORY_STATUS: Final = 12
+"""A child ends itself so when an app has used up its memory and keeps it"""
 PAGE_BYTES: Final = 64
-HOOKS: Final = ("load", "setupPlugin", "processEvent")
+HOOKS: Final = (
+    "load",
+    "setupPlugin",
+    "teardownPlugin",
+    "processEvent",
+    "processEventBatch",
+    "onEvent",
+    "onSnapshot",
+    "exportEvents",
+    "composeWebhook",
+    "runEveryMinute",
+    "runEveryHour",
+    "runEveryDay",
+    "job",
+)
+"""What the page can name: hooks in camelCase, all jobs as one, and the execution of the module"""
+JOB_PREFIX: Final = "jobs."
+"""A job's name as a hook: `jobs.<name>`"""
 
 
 def encode_frame(kind: FrameKind, head: bytes, blob: bytes = b"") -> bytes:

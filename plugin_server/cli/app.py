@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,9 +14,12 @@ import typer
 
 from plugin_server.app_check.check import check_app
 from plugin_server.app_check.finding import Finding, Severity
+from plugin_server.cli.app_run import run_app, run_cases
+from plugin_server.cli.logging import set_up_logging
 from plugin_server.cli.new_app import write_new_app
-from plugin_server.model.errors import ConfigurationError
+from plugin_server.model.errors import ConfigurationError, PluginServerError
 from plugin_server.registry.app_source import load_app
+from plugin_server.settings import LogFormat, LogLevel
 from sandbox.policy import AppSyntaxError, compile_app
 
 app = typer.Typer(help="Write apps: start one, check one.", no_args_is_help=True)
@@ -63,6 +67,51 @@ def check(
         _print(name, file, findings, counts)
     if not ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    directory: Annotated[Path, typer.Argument(help="The app's folder, .zip or .tgz.")],
+    event: Annotated[
+        Path, typer.Option("--event", help="JSON file with the event (or a list, or a payload); - is stdin.")
+    ],
+    hook: Annotated[str, typer.Option(help="processEvent, onEvent, jobs.<name>, runEveryMinute, …")] = "processEvent",
+    config: Annotated[list[str] | None, typer.Option("--config", help="KEY=VALUE; may be repeated.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Run a hook in the sandbox and show what it made of the event; exit 1 if it failed."""
+    _exit_by(run_app(directory, event, hook, _config(config or []), as_json=as_json))
+
+
+@app.command("test")
+def run_tests(
+    directory: Annotated[Path, typer.Argument(help="The app's folder, with cases/*.json in it.")],
+    only: Annotated[str | None, typer.Option("-k", help="Only cases with this in their id or title.")] = None,
+) -> None:
+    """Run an app's cases in the sandbox; exit 1 if one fails."""
+    _exit_by(run_cases(directory, only))
+
+
+def _exit_by(running: Coroutine[None, None, bool]) -> None:
+    set_up_logging(LogLevel.ERROR, LogFormat.AUTO)
+    try:
+        well = asyncio.run(running)
+    except PluginServerError as error:
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        raise typer.Exit(2) from None
+    if not well:
+        raise typer.Exit(1)
+
+
+def _config(pairs: Sequence[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--config")
+        values[key] = value
+    return values
 
 
 def compile_findings(source: str, file_name: str) -> list[Finding]:

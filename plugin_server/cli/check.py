@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import typer
@@ -19,8 +20,8 @@ from plugin_server.model.project import App, Install, Limits, LoopPolicy, Projec
 from plugin_server.outputs.topics import make_topics
 from plugin_server.registry.registry import load_registry
 from plugin_server.runtime.pool import SandboxPool
-from plugin_server.runtime.replies import ChainResult, Loaded
-from plugin_server.runtime.work import Work
+from plugin_server.runtime.replies import ChainResult, Loaded, LoadedInstall
+from plugin_server.runtime.work import SandboxReport, Work
 from plugin_server.settings import Settings
 
 _SANDBOX_SECONDS: Final = 30.0
@@ -61,9 +62,7 @@ async def _check_projects(settings: Settings, environ: Mapping[str, str]) -> str
         loaded = await _load(project)
         names = {install.id: install.label for install in project.installs}
         problems += [
-            f"{names[entry.install_id]} in {project.name}: {entry.error.message}"
-            for entry in loaded.installs
-            if entry.error
+            f"{names[entry.install_id]} in {project.name}: {entry.error.message}" for entry in loaded if entry.error
         ]
     if problems:
         raise ConfigurationError("apps that do not load: " + "; ".join(problems))
@@ -107,7 +106,7 @@ async def _check_sandbox() -> str:
     app = App("check", "0", "main.py", _PROBE_APP, {})
     project = Project(1, "check", "check", (Install(1, app, 1, {}),), LoopPolicy(), Limits())
     sink = _OneResult()
-    async with _pool(lambda _project, _loaded: None) as pool:
+    async with _pool(_Collected()) as pool:
         pool.submit(project, [Work("event", _PROBE_EVENT, sink)])
         try:
             async with asyncio.timeout(_SANDBOX_SECONDS):
@@ -119,21 +118,33 @@ async def _check_sandbox() -> str:
     return "an app ran in a child process"
 
 
-async def _load(project: Project) -> Loaded:
-    """Load a project's apps in a sandbox of their own, as at the first event."""
-    done: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
-
-    def note(_project: Project, loaded: Loaded) -> None:
-        if not done.done():
-            done.set_result(loaded)
-
-    async with _pool(note) as pool:
-        pool.submit(project, [])
+async def _load(project: Project) -> Sequence[LoadedInstall]:
+    """Load a project's apps in sandboxes of their own, as at the first event."""
+    collected = _Collected()
+    async with _pool(collected) as pool:
         try:
             async with asyncio.timeout(_SANDBOX_SECONDS):
-                return await done
+                await pool.load(project)
         except TimeoutError:
             raise ConfigurationError(f"the apps of {project.name} did not load in {_SANDBOX_SECONDS:g} s") from None
+    return collected.installs
+
+
+class _Collected:
+    """Takes what is reported of sandboxes (SandboxReport)."""
+
+    def __init__(self) -> None:
+        self.installs: list[LoadedInstall] = []
+
+    def loaded(self, project: Project, loaded: Loaded) -> None:
+        del project
+        self.installs += loaded.installs
+
+    def torn_down(self, project: Project, logs: object) -> None: ...
+
+    def restarted(self, project: Project) -> None: ...
+
+    def moved(self, project: Project, install_id: int, kills: int) -> None: ...
 
 
 class _OneResult:
@@ -150,15 +161,12 @@ class _OneResult:
         self.result.set_result(results[0][1])
 
 
-class _pool:  # noqa: N801 - a context manager
+@asynccontextmanager
+async def _pool(report: SandboxReport) -> AsyncIterator[SandboxPool]:
     """A pool for as long as the block runs."""
-
-    def __init__(self, on_loaded: Callable[[Project, Loaded], None]) -> None:
-        self._pool = SandboxPool(HostApi(), on_loaded, "check", 1_000_000)
-
-    async def __aenter__(self) -> SandboxPool:
-        await self._pool.start()
-        return self._pool
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._pool.stop()
+    pool = SandboxPool(HostApi(), report, "check", 1_000_000)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.stop()

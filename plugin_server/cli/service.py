@@ -18,8 +18,8 @@ from aiohttp import web
 from plugin_server.admin.health import health_routes
 from plugin_server.admin.tail import TailHub, tail_routes, tail_socket_path
 from plugin_server.capture.endpoints import capture_routes
-from plugin_server.cli.load_report import LoadReport
 from plugin_server.cli.record_limit import require_record_limit
+from plugin_server.cli.sandbox_report import OwnersReport
 from plugin_server.database.engine import Database, sqlite_url
 from plugin_server.eventlog.embedded import EmbeddedEventLog
 from plugin_server.eventlog.kafka import KafkaEventLog
@@ -34,9 +34,8 @@ from plugin_server.ingestion.report import LaneReport
 from plugin_server.ingestion.supervisor import LaneSupervisor
 from plugin_server.metrics import Metrics
 from plugin_server.model.errors import ConfigurationError, EventLogUnavailable
-from plugin_server.model.project import Project
+from plugin_server.model.project import Isolation, Project
 from plugin_server.outputs.topics import make_topics
-from plugin_server.registry.projects_file import SandboxPlan
 from plugin_server.registry.registry import Registry, load_registry
 from plugin_server.runtime.pool import SandboxPool
 from plugin_server.settings import DeliveryGuarantee, Role, Settings
@@ -56,7 +55,6 @@ class Service:
         """Read the projects. Raises ConfigurationError."""
         self._settings = settings
         self._registry = load_registry(settings.projects_file, environ) if settings.projects_file else Registry()
-        _refuse_isolation(self._registry)
         self._metrics = Metrics()
         self._topics = make_topics(settings.topic_prefix)
         self._hub = TailHub()
@@ -107,7 +105,9 @@ class Service:
             if isinstance(event_log, EmbeddedEventLog):
                 tasks.create_task(self._prune(event_log), name="prune")
             if Role.INGESTION in self._settings.roles:
-                pool = self._make_pool(event_log, tasks)
+                report = OwnersReport(event_log, self._logs, self._metrics, tasks)
+                stack.push_async_callback(report.drain)
+                pool = self._make_pool(report)
                 await pool.start()
                 stack.push_async_callback(pool.stop)
                 self._supervisor = LaneSupervisor(event_log, self._lane_factory(event_log, pool), self._metrics)
@@ -181,15 +181,16 @@ class Service:
         stack.push_async_callback(database.close)
         return EmbeddedEventLog(database, settings.data_dir)
 
-    def _make_pool(self, event_log: EventLog, tasks: asyncio.TaskGroup) -> SandboxPool:
-        report = LoadReport(event_log, self._logs, tasks)
+    def _make_pool(self, report: OwnersReport) -> SandboxPool:
+        shared = [p.limits.memory_bytes for p in self._registry.projects if p.sandbox.isolation is Isolation.SHARED]
         return SandboxPool(
             HostApi(),
-            report.loaded,
+            report,
             version("plugin-server"),
             self._settings.record_bytes,
-            on_restart=lambda project_id: self._metrics.sandbox_restarts.labels(project_id).inc(),
             is_traced=lambda: self._hub.following,
+            max_sandboxes=self._settings.max_sandboxes,
+            shared_memory_bytes=max(shared, default=None),
         )
 
     def _lane_factory(self, event_log: EventLog, pool: SandboxPool) -> LaneFactory:
@@ -298,17 +299,6 @@ class LaneFactory:
             clock=time.time,
         )
         return IngestionLane(log, self._decode, self._pool, emitter, self._limits, self._report)
-
-
-def _refuse_isolation(registry: Registry) -> None:
-    """Better no start than apps that share a process although somebody asked that they should not."""
-    for project in registry.projects:
-        plan = registry.sandbox_plan(project.id)
-        if plan != SandboxPlan():
-            raise ConfigurationError(
-                f"project {project.name}: this version has one sandbox process for each project; "
-                "remove `isolation` and `sandbox_processes`"
-            )
 
 
 def _alone(error: BaseException) -> BaseException:

@@ -51,6 +51,26 @@ class Limits(BaseModel):
     """Per install."""
 
 
+class Isolation(StrEnum):
+    """What shares one sandbox."""
+
+    PROJECT = "project"
+    """The apps of one project"""
+    INSTALL = "install"
+    """Nothing: each install has one of its own."""
+    SHARED = "shared"
+    """All projects that say so: for many small projects whose apps are trusted with each other's events"""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxPlan:
+    """How a project's apps are spread over sandboxes."""
+
+    isolation: Isolation = Isolation.PROJECT
+    processes: int = 1
+    """Sandboxes that share the project's events; more than one only with Isolation.PROJECT"""
+
+
 @dataclass(frozen=True, slots=True)
 class Attachment:
     content_type: str
@@ -95,3 +115,4 @@ class Project:
     installs: tuple[Install, ...] = ()
     loop_policy: LoopPolicy = field(default_factory=LoopPolicy)
     limits: Limits = field(default_factory=Limits)
+    sandbox: SandboxPlan = field(default_factory=SandboxPlan)

@@ -21,15 +21,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from plugin_server.model.errors import ConfigurationError
-from plugin_server.model.project import Install, Limits, LoopPolicy, Project
+from plugin_server.model.project import Install, Isolation, Limits, LoopPolicy, Project, SandboxPlan
 from plugin_server.registry.app_source import LoadedApp, app_slug, load_app
 from plugin_server.registry.config_values import read_attachments, resolve_config
 from plugin_server.registry.problems import Problems
@@ -38,30 +36,6 @@ from plugin_server.registry.yaml_reader import read_yaml
 INSTALL_ID_MAX = 2**31 - 1
 TOKEN_LIMIT_CHARACTERS = 64
 _MODEL = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Isolation(StrEnum):
-    """What shares one sandbox."""
-
-    PROJECT = "project"
-    INSTALL = "install"
-    SHARED = "shared"
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxPlan:
-    """How a project's apps are spread over sandboxes."""
-
-    isolation: Isolation = Isolation.PROJECT
-    processes: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectsFile:
-    """What a projects file says. `sandbox_plans` has every project's, by id."""
-
-    projects: tuple[Project, ...]
-    sandbox_plans: Mapping[int, SandboxPlan]
 
 
 class InstallEntry(BaseModel):
@@ -111,7 +85,7 @@ class ProjectsDocument(BaseModel):
     projects: list[ProjectEntry] = Field(examples=["[{id: 2, name: Acme, token: phc_acme}]"])
 
 
-def read_projects_file(path: Path, environ: Mapping[str, str]) -> ProjectsFile:
+def read_projects_file(path: Path, environ: Mapping[str, str]) -> tuple[Project, ...]:
     """The projects in `path` with their apps loaded and their config resolved.
 
     Raises ConfigurationError that lists every mistake in the file and in the apps that it names, each with its key path
@@ -128,6 +102,7 @@ def read_projects_file(path: Path, environ: Mapping[str, str]) -> ProjectsFile:
         problems.raise_if_any()
         raise
     _refuse_repeats(entries, problems)
+    _refuse_spread_of_parts(entries, problems)
     ids = _install_ids(entries, problems)
     reader = _InstallReader(path.parent, environ, problems)
     projects = tuple(
@@ -138,11 +113,12 @@ def read_projects_file(path: Path, environ: Mapping[str, str]) -> ProjectsFile:
             installs=reader.installs(entry, index, ids),
             loop_policy=entry.loop_policy,
             limits=entry.limits,
+            sandbox=SandboxPlan(entry.isolation, entry.sandbox_processes),
         )
         for index, entry in enumerate(entries)
     )
     problems.raise_if_any()
-    return ProjectsFile(projects, {e.id: SandboxPlan(e.isolation, e.sandbox_processes) for e in entries})
+    return projects
 
 
 def derived_install_id(project_id: int, slug: str, nth: int) -> int:
@@ -165,6 +141,15 @@ def _refuse_repeats(entries: list[ProjectEntry], problems: Problems) -> None:
             )
         if first_token.setdefault(entry.token, index) != index:
             problems.add(f"projects[{index}].token", f"is that of projects[{first_token[entry.token]}]. Write another.")
+
+
+def _refuse_spread_of_parts(entries: list[ProjectEntry], problems: Problems) -> None:
+    for index, entry in enumerate(entries):
+        if entry.sandbox_processes > 1 and entry.isolation is not Isolation.PROJECT:
+            problems.add(
+                f"projects[{index}].sandbox_processes",
+                f"needs `isolation: project`, not {entry.isolation}. Remove one of the two.",
+            )
 
 
 def _install_ids(entries: list[ProjectEntry], problems: Problems) -> dict[tuple[int, int], int]:

@@ -7,21 +7,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from plugin_server.model.project import Project
-from plugin_server.registry.projects_file import SandboxPlan, read_projects_file
+from plugin_server.registry.projects_file import read_projects_file
 
 
 class Registry:
     """An immutable snapshot: projects by token and by id. Ids and tokens must not repeat (ValueError)."""
 
-    __slots__ = ("_by_id", "_by_token", "_sandbox_plans")
+    __slots__ = ("_by_id", "_by_token")
 
-    def __init__(
-        self, projects: Iterable[Project] = (), sandbox_plans: Mapping[int, SandboxPlan] | None = None
-    ) -> None:
+    def __init__(self, projects: Iterable[Project] = ()) -> None:
         projects = tuple(projects)
         self._by_id: Mapping[int, Project] = MappingProxyType({project.id: project for project in projects})
         self._by_token: Mapping[str, Project] = MappingProxyType({project.token: project for project in projects})
-        self._sandbox_plans: Mapping[int, SandboxPlan] = MappingProxyType(dict(sandbox_plans or {}))
         if not len(self._by_id) == len(self._by_token) == len(projects):
             raise ValueError("two projects have the same id or token")
 
@@ -35,12 +32,7 @@ class Registry:
     def by_id(self, project_id: int) -> Project | None:
         return self._by_id.get(project_id)
 
-    def sandbox_plan(self, project_id: int) -> SandboxPlan:
-        """How the project's apps are spread over sandboxes; the default for one that does not say."""
-        return self._sandbox_plans.get(project_id, SandboxPlan())
-
 
 def load_registry(path: Path, environ: Mapping[str, str]) -> Registry:
     """The registry that a projects file describes. Raises ConfigurationError with every mistake in it. Blocks."""
-    file = read_projects_file(path, environ)
-    return Registry(file.projects, file.sandbox_plans)
+    return Registry(read_projects_file(path, environ))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from plugin_server.model.errors import ProtocolViolation
-from plugin_server.model.project import Project
+from plugin_server.model.project import Install, Limits
 from sandbox import codec
-from sandbox.wire import HOOKS, WIRE_VERSION, EventOutcome
+from sandbox.wire import HOOKS, JOB_PREFIX, WIRE_VERSION, EventOutcome
 
 LOG_LEVELS: Final = frozenset({"DEBUG", "LOG", "INFO", "WARN", "ERROR"})
 LOG_SOURCES: Final = frozenset({"SYSTEM", "PLUGIN", "CONSOLE"})
 FAILURE_KINDS: Final = frozenset({"compile", "app", "timeout", "memory", "limit", "sandbox"})
+_ENDS: Final = frozenset({EventOutcome.DROP, EventOutcome.INVALID, EventOutcome.WHOLE})
+_KNOWN_HOOKS: Final = frozenset(HOOKS) - {"load", "job"}
+_HOOKS: Final = 128
 _NAME_LENGTH: Final = 200
 _MESSAGE_LENGTH: Final = 20_000
 _LOG_LINES: Final = 2_000
@@ -81,6 +85,8 @@ class LoadedInstall(NamedTuple):
 
 
 class Loaded(NamedTuple):
+    """How a chain's apps loaded and set up, and what they logged meanwhile."""
+
     installs: tuple[LoadedInstall, ...]
     logs: tuple[LogLine, ...]
 
@@ -94,162 +100,277 @@ class HostCallRequest(NamedTuple):
     arguments: list[Any]
 
 
-class ReplyReader:
-    """Reads the frames of one project's sandboxes. Every method raises ProtocolViolation for what it must not be."""
+class InvocationReply(NamedTuple):
+    sequence: int
+    failure: tuple[str, str, int | None] | None
+    """Kind, message and line"""
+    value: Any
+    notes: Notes
 
-    def __init__(self, project: Project, record_bytes: int) -> None:
-        self._installs = frozenset(install.id for install in project.installs)
-        self._property_bytes = max(project.limits.event_bytes, _GROWTH * record_bytes) + _STAMP_BYTES
-        self._captures = project.limits.captures_per_event * max(1, len(project.installs))
 
-    def results(self, head: bytes, blob: bytes) -> tuple[int, list[tuple[int, ChainResult]]]:
-        """Batches ended, and by sequence number the results in the frame."""
-        frame = _json(head)
-        if type(frame) is not list or len(frame) != 2 or type(frame[0]) is not int or type(frame[1]) is not list:
-            raise ProtocolViolation("RESULTS is not [batches, rows]")
-        view, start, limit = memoryview(blob), 0, self._property_bytes
-        results: list[tuple[int, ChainResult]] = []
-        matches, emit = _TIMESTAMP.fullmatch, EventOutcome.EMIT
-        for row in frame[1]:
-            try:
-                sequence, outcome, event, distinct_id, timestamp, elements_chain, length, notes = row
-            except (TypeError, ValueError):
-                raise ProtocolViolation("a row of RESULTS does not have its 8 fields") from None
-            if type(sequence) is not int or type(length) is not int or not 0 <= length <= limit:
-                raise ProtocolViolation("a row of RESULTS has no valid sequence number or length")
-            if outcome == emit:
-                if (
-                    type(event) is not str
-                    or len(event) > _NAME_LENGTH
-                    or type(distinct_id) is not str
-                    or not distinct_id
-                    or type(timestamp) is not str
-                    or not matches(timestamp)
-                    or type(elements_chain) is not str
-                    or length < 2
-                ):
-                    raise ProtocolViolation("a row of RESULTS has fields of wrong types")
-                stop = start + length
-                try:
-                    properties = str(view[start:stop], "utf-8")
-                except UnicodeDecodeError:
-                    raise ProtocolViolation("properties are not UTF-8") from None
-                start = stop
-                checked = None if notes is None else self._notes(notes)
-                results.append(
-                    (sequence, ChainResult(emit, event, distinct_id, timestamp, elements_chain, properties, checked)),
-                )
-            else:
-                results.append((sequence, self._ended(outcome, length, notes)))
-        if start != len(blob):
-            raise ProtocolViolation("the blob of RESULTS is not the sum of its lengths")
-        return frame[0], results
+class Bounds(NamedTuple):
+    """What one chain of apps may answer."""
 
-    def loaded(self, head: bytes) -> Loaded:
-        """What LOADED says of each install."""
-        frame = _json(head)
-        try:
-            if frame["version"] != WIRE_VERSION:
-                raise ProtocolViolation(f"the sandbox speaks version {frame['version']!r} of the protocol")
-            installs = tuple(self._loaded_install(entry) for entry in frame["installs"])
-            if {entry.install_id for entry in installs} != self._installs:
-                raise ProtocolViolation("LOADED names other installs than it was given")
-            return Loaded(installs, self._logs(frame["logs"]))
-        except (KeyError, TypeError, ValueError):
-            raise ProtocolViolation("LOADED has fields of wrong types") from None
+    installs: frozenset[int]
+    property_bytes: int
+    captures: int
 
-    def call(self, head: bytes) -> HostCallRequest:
-        """A request to the host."""
-        frame = _json(head)
-        if type(frame) is not list or len(frame) != 6:
-            raise ProtocolViolation("CALL does not have its 6 fields")
-        call_id, sequence, install, number, name, arguments = frame
-        if any(type(value) is not int for value in (call_id, sequence, install, number)):
-            raise ProtocolViolation("CALL has fields of wrong types")
-        if install not in self._installs or type(name) is not str or type(arguments) is not list:
-            raise ProtocolViolation("CALL has fields of wrong types")
-        return HostCallRequest(*frame)
-
-    def _loaded_install(self, entry: dict[str, Any]) -> LoadedInstall:
-        hooks, error = entry["hooks"], entry["error"]
-        if type(hooks) is not list or len(hooks) > 32 or any(type(hook) is not str for hook in hooks):
-            raise ProtocolViolation("LOADED has fields of wrong types")
-        failure = None if error is None else self._failure([entry["id"], *error])
-        return LoadedInstall(self._install(entry["id"]), frozenset(hooks), failure)
-
-    def _ended(self, outcome: Any, length: int, notes: Any) -> ChainResult:
-        if outcome not in (EventOutcome.DROP, EventOutcome.INVALID) or type(outcome) is not int or length:
-            raise ProtocolViolation("a row of RESULTS has no valid outcome")
-        checked = self._notes(notes)
-        wanted = checked.dropped_by if outcome == EventOutcome.DROP else checked.error
-        if wanted is None:
-            raise ProtocolViolation("a row of RESULTS ends an event without saying why")
-        return ChainResult(EventOutcome(outcome), "", "", "", "", "", checked)
-
-    def _notes(self, notes: Any) -> Notes:
-        try:
-            captures, logs = notes.get("captures", ()), notes.get("logs", ())
-            if len(captures) > self._captures:
-                raise ProtocolViolation("more captures than the limits allow")
-            dropped_by, error = notes.get("dropped_by"), notes.get("error")
-            return Notes(
-                tuple(map(self._capture, captures)),
-                self._logs(logs),
-                tuple(map(self._failure, notes.get("failed", ()))),
-                None if dropped_by is None else self._install(dropped_by),
-                None if error is None else (_text(error[0], 40), _text(error[1], 400)),
-                tuple(map(_step, notes.get("trace", ()))),
-            )
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-            raise ProtocolViolation("notes of RESULTS have fields of wrong types") from None
-
-    def _capture(self, raw: Any) -> Capture:
-        install, number, event, distinct_id, timestamp, properties = raw
-        if type(number) is not int or type(properties) is not dict or not event or not distinct_id:
-            raise ProtocolViolation("a capture has fields of wrong types")
-        codec.check_depth(properties)
-        return Capture(
-            self._install(install),
-            number,
-            _text(event, _NAME_LENGTH),
-            _text(distinct_id, self._property_bytes),
-            None if timestamp is None else _text(timestamp, 64),
-            properties,
+    @classmethod
+    def of(cls, installs: Sequence[Install], limits: Limits, record_bytes: int) -> Bounds:
+        """Of these installs of one project, under its limits."""
+        return cls(
+            frozenset(install.id for install in installs),
+            max(limits.event_bytes, _GROWTH * record_bytes) + _STAMP_BYTES,
+            limits.captures_per_event * max(1, len(installs)),
         )
 
-    def _logs(self, raw: Any) -> tuple[LogLine, ...]:
-        if len(raw) > _LOG_LINES:
-            raise ProtocolViolation("more log lines than the limits allow")
-        lines = []
-        for install, level, message, source in raw:
-            if level not in LOG_LEVELS or source not in LOG_SOURCES:
-                raise ProtocolViolation("a log line has no valid level or source")
-            lines.append(LogLine(self._install(install), level, _text(message, _MESSAGE_LENGTH), source))
-        return tuple(lines)
 
-    def _failure(self, raw: Any) -> HookFailure:
-        install, kind, message, line = raw
-        if kind not in FAILURE_KINDS or (line is not None and type(line) is not int):
-            raise ProtocolViolation("a failure has fields of wrong types")
-        return HookFailure(self._install(install), kind, _text(message, _MESSAGE_LENGTH), line)
+BoundsOf = Callable[[int], Bounds]
+"""The bounds of the chain that a sequence number was given to. Raises ProtocolViolation for one that nobody was given."""
 
-    def _install(self, install: Any) -> int:
-        if type(install) is not int or install not in self._installs:
-            raise ProtocolViolation("an install that was not given")
-        return install
+
+def read_results(head: bytes, blob: bytes, bounds_of: BoundsOf) -> tuple[int, list[tuple[int, ChainResult]]]:
+    """Batches ended, and by sequence number the results in a RESULTS frame."""
+    frame = _json(head)
+    if type(frame) is not list or len(frame) != 2 or type(frame[0]) is not int or type(frame[1]) is not list:
+        raise ProtocolViolation("RESULTS is not [batches, rows]")
+    cut = _Cut(blob)
+    results: list[tuple[int, ChainResult]] = []
+    matches, emit = _TIMESTAMP.fullmatch, EventOutcome.EMIT
+    for row in frame[1]:
+        try:
+            sequence, outcome, event, distinct_id, timestamp, elements_chain, length, notes = row
+        except (TypeError, ValueError):
+            raise ProtocolViolation("a row of RESULTS does not have its 8 fields") from None
+        if type(sequence) is not int or type(length) is not int:
+            raise ProtocolViolation("a row of RESULTS has no valid sequence number or length")
+        bounds = bounds_of(sequence)
+        if length > bounds.property_bytes:
+            raise ProtocolViolation("a row of RESULTS is longer than its limits allow")
+        if outcome == emit:
+            if (
+                type(event) is not str
+                or len(event) > _NAME_LENGTH
+                or type(distinct_id) is not str
+                or not distinct_id
+                or type(timestamp) is not str
+                or not matches(timestamp)
+                or type(elements_chain) is not str
+                or length < 2
+            ):
+                raise ProtocolViolation("a row of RESULTS has fields of wrong types")
+            properties = cut.text(length)
+            checked = None if notes is None else _notes(notes, bounds, cut)
+            results.append(
+                (sequence, ChainResult(emit, event, distinct_id, timestamp, elements_chain, properties, checked)),
+            )
+        else:
+            results.append((sequence, _ended(outcome, length, notes, bounds, cut)))
+    cut.end()
+    return frame[0], results
+
+
+class LoadedFrame(NamedTuple):
+    chain: int
+    installs: tuple[LoadedInstall, ...]
+
+
+def read_loaded(head: bytes, bounds_of_chain: Callable[[int], Bounds]) -> LoadedFrame:
+    """What a LOADED frame says of each install; `bounds_of_chain` raises for a chain that was not asked for."""
+    frame = _json(head)
+    try:
+        if frame["version"] != WIRE_VERSION:
+            raise ProtocolViolation(f"the sandbox speaks version {frame['version']!r} of the protocol")
+        chain = frame["chain"]
+        if type(chain) is not int:
+            raise ProtocolViolation("LOADED has fields of wrong types")
+        bounds = bounds_of_chain(chain)
+        installs = tuple(_loaded_install(entry, bounds) for entry in frame["installs"])
+    except (KeyError, TypeError, ValueError):
+        raise ProtocolViolation("LOADED has fields of wrong types") from None
+    if len(installs) != len(bounds.installs) or {entry.install_id for entry in installs} != bounds.installs:
+        raise ProtocolViolation("LOADED names other installs than it was given")
+    return LoadedFrame(chain, installs)
+
+
+def read_done(head: bytes, blob: bytes, bounds_of: BoundsOf) -> InvocationReply:
+    """What a DONE frame says of an invocation."""
+    frame = _json(head)
+    if type(frame) is not list or len(frame) != 4 or type(frame[0]) is not int or type(frame[2]) is not int:
+        raise ProtocolViolation("DONE does not have its 4 fields")
+    sequence, raw_failure, length, raw_notes = frame
+    bounds = bounds_of(sequence)
+    failure = None
+    if raw_failure is not None:
+        try:
+            kind, message, line = raw_failure
+        except (TypeError, ValueError):
+            raise ProtocolViolation("a failure has fields of wrong types") from None
+        failure = _checked_failure(kind, message, line)
+    cut = _Cut(blob)
+    value = cut.json(length, bounds.property_bytes)
+    notes = Notes() if raw_notes is None else _notes(raw_notes, bounds, cut)
+    cut.end()
+    if notes.failures or notes.dropped_by is not None or notes.error is not None or notes.trace:
+        raise ProtocolViolation("an invocation has notes that only events have")
+    return InvocationReply(sequence, failure, value, notes)
+
+
+def read_call(head: bytes, bounds_of: BoundsOf) -> HostCallRequest:
+    """A request to the host."""
+    frame = _json(head)
+    if type(frame) is not list or len(frame) != 6:
+        raise ProtocolViolation("CALL does not have its 6 fields")
+    call_id, sequence, install, number, name, arguments = frame
+    if any(type(value) is not int for value in (call_id, sequence, install, number)):
+        raise ProtocolViolation("CALL has fields of wrong types")
+    if install not in bounds_of(sequence).installs or type(name) is not str or type(arguments) is not list:
+        raise ProtocolViolation("CALL has fields of wrong types")
+    return HostCallRequest(*frame)
+
+
+def _loaded_install(entry: dict[str, Any], bounds: Bounds) -> LoadedInstall:
+    hooks, error = entry["hooks"], entry["error"]
+    if type(hooks) is not list or len(hooks) > _HOOKS or any(type(hook) is not str for hook in hooks):
+        raise ProtocolViolation("LOADED has fields of wrong types")
+    for hook in hooks:
+        if hook not in _KNOWN_HOOKS and not (hook.startswith(JOB_PREFIX) and len(hook) <= _NAME_LENGTH):
+            raise ProtocolViolation("LOADED names a hook that there is not")
+    failure = None if error is None else _failure([entry["id"], *error], bounds)
+    return LoadedInstall(_install(entry["id"], bounds), frozenset(hooks), failure)
+
+
+def _ended(outcome: Any, length: int, notes: Any, bounds: Bounds, cut: _Cut) -> ChainResult:
+    if type(outcome) is not int or outcome not in _ENDS:
+        raise ProtocolViolation("a row of RESULTS has no valid outcome")
+    if outcome == EventOutcome.WHOLE:
+        event = cut.text(length)
+        return ChainResult(
+            EventOutcome.WHOLE, "", "", "", "", event, None if notes is None else _notes(notes, bounds, cut)
+        )
+    if length:
+        raise ProtocolViolation("a row of RESULTS has no valid outcome")
+    checked = _notes(notes, bounds, cut)
+    wanted = checked.dropped_by if outcome == EventOutcome.DROP else checked.error
+    if wanted is None:
+        raise ProtocolViolation("a row of RESULTS ends an event without saying why")
+    return ChainResult(EventOutcome(outcome), "", "", "", "", "", checked)
+
+
+def _notes(notes: Any, bounds: Bounds, cut: _Cut) -> Notes:
+    try:
+        captures, trace = notes.get("captures", ()), notes.get("trace", ())
+        if len(captures) > bounds.captures:
+            raise ProtocolViolation("more captures than the limits allow")
+        if len(trace) > len(bounds.installs) + 1:
+            raise ProtocolViolation("a trace of more apps than there are")
+        dropped_by, error = notes.get("dropped_by"), notes.get("error")
+        return Notes(
+            tuple(_capture(capture, bounds, cut) for capture in captures),
+            _logs(notes.get("logs", ()), bounds),
+            tuple(_failure(failure, bounds) for failure in notes.get("failed", ())),
+            None if dropped_by is None else _install(dropped_by, bounds),
+            None if error is None else (_text(error[0], 40), _text(error[1], 400)),
+            tuple(_step(step, bounds, cut) for step in trace),
+        )
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise ProtocolViolation("notes of RESULTS have fields of wrong types") from None
+
+
+def _capture(raw: Any, bounds: Bounds, cut: _Cut) -> Capture:
+    install, number, event, distinct_id, timestamp, length = raw
+    properties = cut.json(length, bounds.property_bytes)
+    if type(number) is not int or type(properties) is not dict or not event or not distinct_id:
+        raise ProtocolViolation("a capture has fields of wrong types")
+    return Capture(
+        _install(install, bounds),
+        number,
+        _text(event, _NAME_LENGTH),
+        _text(distinct_id, bounds.property_bytes),
+        None if timestamp is None else _text(timestamp, 64),
+        properties,
+    )
+
+
+def _step(raw: Any, bounds: Bounds, cut: _Cut) -> tuple[int, Any]:
+    install, length = raw
+    event = cut.json(length, 2 * bounds.property_bytes)
+    if install != 0:
+        _install(install, bounds)
+    if type(install) is not int or type(event) is not dict or type(event.get("properties")) is not dict:
+        raise ProtocolViolation("a step of the trace has fields of wrong types")
+    return install, event
+
+
+def _logs(raw: Any, bounds: Bounds) -> tuple[LogLine, ...]:
+    if len(raw) > _LOG_LINES:
+        raise ProtocolViolation("more log lines than the limits allow")
+    lines = []
+    for install, level, message, source in raw:
+        if level not in LOG_LEVELS or source not in LOG_SOURCES:
+            raise ProtocolViolation("a log line has no valid level or source")
+        lines.append(LogLine(_install(install, bounds), level, _text(message, _MESSAGE_LENGTH), source))
+    return tuple(lines)
+
+
+def _failure(raw: Any, bounds: Bounds) -> HookFailure:
+    install, kind, message, line = raw
+    return HookFailure(_install(install, bounds), *_checked_failure(kind, message, line))
+
+
+def _checked_failure(kind: Any, message: Any, line: Any) -> tuple[str, str, int | None]:
+    if type(kind) is not str or kind not in FAILURE_KINDS or (line is not None and type(line) is not int):
+        raise ProtocolViolation("a failure has fields of wrong types")
+    return kind, _text(message, _MESSAGE_LENGTH), line
+
+
+def _install(install: Any, bounds: Bounds) -> int:
+    if type(install) is not int or install not in bounds.installs:
+        raise ProtocolViolation("an install that was not given")
+    return install
+
+
+class _Cut:
+    """Takes a frame's blob apart, front to back."""
+
+    __slots__ = ("_blob", "_start")
+
+    def __init__(self, blob: bytes) -> None:
+        self._blob = memoryview(blob)
+        self._start = 0
+
+    def text(self, length: int) -> str:
+        """The next `length` bytes. Raises ProtocolViolation if there are fewer, or they are not UTF-8."""
+        start, stop = self._start, self._start + length
+        if length < 0 or stop > len(self._blob):
+            raise ProtocolViolation("the blob is not the sum of its lengths")
+        self._start = stop
+        try:
+            return str(self._blob[start:stop], "utf-8")
+        except UnicodeDecodeError:
+            raise ProtocolViolation("a part of the blob is not UTF-8") from None
+
+    def json(self, length: Any, limit: int) -> Any:
+        """The next `length` bytes, decoded, not too deep."""
+        if type(length) is not int or not 0 <= length <= limit:
+            raise ProtocolViolation("a part of the blob has no valid length")
+        raw = self.text(length).encode()
+        value = _json(raw)
+        if codec.brackets(raw) > codec.MAX_DEPTH:
+            try:
+                codec.check_depth(value)
+            except codec.TooDeep as error:
+                raise ProtocolViolation(str(error)) from None
+        return value
+
+    def end(self) -> None:
+        if self._start != len(self._blob):
+            raise ProtocolViolation("the blob is not the sum of its lengths")
 
 
 def hook_name(index: int) -> str:
     """The hook that the page names."""
     return HOOKS[index] if index < len(HOOKS) else "an unknown hook"
-
-
-def _step(raw: Any) -> tuple[int, Any]:
-    install, event = raw
-    if type(install) is not int or type(event) is not dict or type(event.get("properties")) is not dict:
-        raise ProtocolViolation("a step of the trace has fields of wrong types")
-    codec.check_depth(event)
-    return install, event
 
 
 def _text(value: Any, limit: int) -> str:

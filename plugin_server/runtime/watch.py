@@ -12,9 +12,10 @@ from typing import Final
 from plugin_server.model.project import Limits
 from plugin_server.runtime.process import Running
 
-CPU_GRACE_SECONDS: Final = 0.1
-"""After `cpu_seconds` the child's own timer has this long to end the hook."""
+CPU_GRACE_SECONDS: Final = 0.025
+"""After `cpu_seconds` the child's own timer, which ticks every 10 ms, has this long to end the hook."""
 WALL_GRACE_SECONDS: Final = 1.0
+"""A hook that is told to end while it waits for the host has this long, other events of its sandbox being in the way"""
 SILENCE_SECONDS: Final = 20.0
 """A child that neither runs an app nor answers for so long is stuck."""
 
@@ -30,8 +31,7 @@ class Kill:
 class Watch:
     """Follows one sandbox from tick to tick."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self._seen: tuple[bool, int] | None = None
         self._stalled_seconds = 0.0
         self._cpu_start = 0.0
@@ -40,8 +40,8 @@ class Watch:
         """It has nothing to do."""
         self._seen = None
 
-    def tick(self, running: Running, cpu_seconds: float, elapsed_seconds: float) -> Kill | None:
-        """Decide over a sandbox that has work."""
+    def tick(self, running: Running, cpu_seconds: float, elapsed_seconds: float, limits: Limits) -> Kill | None:
+        """Decide over a sandbox that has work; `limits` are those of the app that runs."""
         now_seen = (running.in_app, running.invocations)
         if now_seen != self._seen:
             self._seen = now_seen
@@ -53,7 +53,6 @@ class Watch:
             if self._stalled_seconds > SILENCE_SECONDS:
                 return Kill(f"it did not answer for {SILENCE_SECONDS:g} s", blame=False)
             return None
-        limits = self._limits
         if cpu_seconds - self._cpu_start > limits.cpu_seconds + CPU_GRACE_SECONDS:
             return Kill(f"used more than {limits.cpu_seconds:g} s of CPU time (cpu_seconds)", blame=True)
         if self._stalled_seconds > limits.hook_seconds + WALL_GRACE_SECONDS:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sandbox import codec
 from sandbox.facade import facade
 from sandbox.invocation import Context
+from sandbox.printable import printable
 
 LEVELS: Final = {"debug": "DEBUG", "log": "LOG", "info": "INFO", "warn": "WARN", "error": "ERROR"}
 _MESSAGE_LENGTH: Final = 10_000
@@ -25,7 +26,7 @@ def make_log(install: int, context: Context, level: str) -> Callable[..., None]:
         effects = context.effects
         if effects is not None:
             message = " ".join(map(_text, values))
-            effects.log(install, level, _clean(message[:_MESSAGE_LENGTH]))
+            effects.log(install, level, printable(message[:_MESSAGE_LENGTH]))
 
     return log
 
@@ -40,7 +41,7 @@ def make_print(install: int, context: Context) -> Callable[..., None]:
         effects = context.effects
         if effects is not None:
             separator = sep if type(sep) is str else " "
-            effects.log(install, "LOG", _clean(separator.join(map(_text, values))[:_MESSAGE_LENGTH]))
+            effects.log(install, "LOG", printable(separator.join(map(_text, values))[:_MESSAGE_LENGTH]))
 
     return print_
 
@@ -58,10 +59,3 @@ def _text(value: Any) -> str:
     if isinstance(value, Exception):
         return f"{kind.__name__}: {value}"
     return str(value)
-
-
-def _clean(message: str) -> str:
-    """Without control characters but line breaks and tabs, and without lone surrogates, which no log store takes."""
-    if message.isprintable():
-        return message
-    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in message)

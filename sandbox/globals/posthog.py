@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sandbox import codec
 from sandbox.facade import facade
-from sandbox.invocation import Context, HostCall, LimitExceeded, fragment
+from sandbox.invocation import Context, HostCall, LimitExceeded
 
 GENERIC_DISTINCT_ID: Final = "App Server"
 LIBRARY: Final = "posthog-plugin-server"
@@ -39,8 +39,8 @@ def make_capture(
 
     def capture(event: str, properties: dict[str, Any] | None = None) -> HostCall:
         effects = context.current("posthog.capture")
-        if not effects.may_act:
-            raise RuntimeError("posthog.capture does not work in setupPlugin yet: call it in processEvent")
+        if not effects.may_capture:
+            raise RuntimeError("posthog.capture works only in hooks that run for events: call it in processEvent")
         if type(event) is not str or not event:
             raise TypeError("posthog.capture: event must be a non-empty string")
         if properties is not None and type(properties) is not dict:
@@ -64,7 +64,7 @@ def make_capture(
         if codec.brackets(encoded) >= codec.MAX_DEPTH:
             codec.check_depth([merged])  # it comes back one level deeper, inside its event
         codec.dumps(name)
-        effects.capture([install, number, name, distinct_id, timestamp, fragment(encoded)], len(encoded))
+        effects.capture([install, number, name, distinct_id, timestamp], encoded)
         return done
 
     return capture

@@ -149,8 +149,3 @@ DECIMAL: Mapping[str, object] = (
     | {name: getattr(decimal, name) for name in _ROUNDINGS}
     | {name: getattr(decimal, name) for name in _SIGNALS}
 )
-
-
-def reset_decimal_context() -> None:
-    """Back to the interpreter's default: an app can leave a `with localcontext()` open in a suspended coroutine or generator."""
-    decimal.setcontext(decimal.Context())

@@ -13,7 +13,8 @@ import orjson
 from plugin_server.host_api.calls import HostApi
 from plugin_server.model.project import App, Install, Limits, Project
 from plugin_server.runtime.pool import SandboxPool
-from plugin_server.runtime.replies import ChainResult, Loaded
+from plugin_server.runtime.replies import ChainResult, Loaded, LogLine
+from plugin_server.runtime.sandbox import Sandbox
 from plugin_server.runtime.work import Work
 
 PATIENCE_SECONDS = 60
@@ -85,40 +86,45 @@ class Sink:
 
 
 class Bench:
-    """A pool, and what it said."""
+    """A pool, and what it said (SandboxReport)."""
 
-    def __init__(self, pool: SandboxPool, restarts: list[int]) -> None:
-        self.pool = pool
-        self.loaded: list[Loaded] = []
-        self.restarts = restarts
+    def __init__(self) -> None:
+        self.pool: SandboxPool
+        self.loads: list[Loaded] = []
+        self.restarts: list[int] = []
+        self.moves: list[int] = []
+        self.logs: list[LogLine] = []
         self.problems: list[dict[str, Any]] = []
 
-    def sandbox(self, project_id: int = 2) -> Any:
-        return next(sandbox for sandbox in self.pool.sandboxes if sandbox.project.id == project_id)
+    def sandbox(self, project_id: int = 2) -> Sandbox:
+        return self.pool.sandboxes_of(project_id)[0]
+
+    def loaded(self, project: Project, loaded: Loaded) -> None:
+        self.loads.append(loaded)
+
+    def torn_down(self, project: Project, logs: Sequence[LogLine]) -> None:
+        self.logs += logs
+
+    def restarted(self, project: Project) -> None:
+        self.restarts.append(project.id)
+
+    def moved(self, project: Project, install_id: int, kills: int) -> None:
+        self.moves.append(install_id)
 
 
 @contextlib.asynccontextmanager
-async def running_pool() -> AsyncIterator[Bench]:
+async def running_pool(**options: Any) -> AsyncIterator[Bench]:
     """A started pool. Whatever goes wrong in the loop (a callback that raises, a task that nobody asks) fails the test."""
-    holder: list[Bench] = []
-    restarts: list[int] = []
-    pool = SandboxPool(
-        HostApi(),
-        lambda _project, loaded: holder[0].loaded.append(loaded),
-        "1.0",
-        1_000_000,
-        on_restart=restarts.append,
-    )
-    bench = Bench(pool, restarts)
-    holder.append(bench)
+    bench = Bench()
+    bench.pool = SandboxPool(HostApi(), bench, "1.0", 1_000_000, **options)
     loop = asyncio.get_running_loop()
     previous = loop.get_exception_handler()
     loop.set_exception_handler(lambda _loop, context: bench.problems.append(context))
-    await pool.start()
+    await bench.pool.start()
     try:
         yield bench
     finally:
-        await pool.stop()
+        await bench.pool.stop()
         await asyncio.sleep(0)
         loop.set_exception_handler(previous)
     assert bench.problems == []

@@ -18,7 +18,7 @@ def on_bad(body: str) -> str:
     """An app that does it for every event named `bad`, and marks the others."""
     lines = "".join(f"        {line}\n" for line in body.splitlines())
     return (
-        "async def processEvent(event, meta):\n    if event['event'] == 'bad':\n"
+        "KEPT = []\nasync def processEvent(event, meta):\n    if event['event'] == 'bad':\n"
         f"{lines}    event['properties']['calm'] = True\n    return event\n"
     )
 
@@ -33,11 +33,54 @@ HOSTILE = {
     "endless_recursion": ("def again():\n    return again()\nagain()", "app"),
     "memory_bomb": ("x = ['x' * 10_000_000 + str(n) for n in range(1_000)]", "memory"),
     "memory_bomb_that_doubles": ("x = 'x'\nwhile True:\n    x = x + x", "memory"),
+    "regex_bomb": ("import re\nre.match('(a+)+$', 'a' * 60 + 'b')", "timeout"),
+    "regex_bomb_after_an_await": ("import re\nawait sleep(0)\nre.sub('(a|a)*$', '', 'a' * 60 + 'b')", "timeout"),
+    "iterators_so_nested_that_the_interpreter_crashes": ("x = iter([])\nfor _ in range(300_000):\n    x = map(str, x)\nlist(x)", "sandbox"),
+    "objects_so_nested_that_to_free_them_crashes": ("x = slice(0)\nfor _ in range(300_000):\n    x = slice(x)\nx = None", "sandbox"),
+    "an_error_that_crashes_when_it_is_freed": ("x = slice(0)\nfor _ in range(300_000):\n    x = slice(x)\nraise ValueError(x)", "sandbox"),
+    "an_event_that_crashes_when_it_is_freed": ("x = slice(0)\nfor _ in range(300_000):\n    x = slice(x)\nevent['x'] = x", "sandbox"),
+    "an_answer_that_crashes_when_it_is_freed": ("from collections import deque\nx = deque()\nfor _ in range(300_000):\n    x = deque([x])\nreturn x", "sandbox"),
+    "what_crashes_when_it_is_freed_kept_by_a_closure": ("x = slice(0)\nfor _ in range(300_000):\n    x = slice(x)\nf = lambda: x\n1 / 0", "sandbox"),
+    "an_event_that_grows_when_it_is_written": ("x = 'x' * 1000\nfor _ in range(8):\n    x = [x] * 100\nevent['properties']['x'] = x", "sandbox"),
+    "a_capture_that_grows_when_it_is_written": ("x = 'x' * 1000\nfor _ in range(8):\n    x = [x] * 100\nposthog.capture('x', {'x': x})", "sandbox"),
+    "a_log_line_that_grows_when_it_is_written": ("x = 'x' * 1000\nfor _ in range(8):\n    x = [x] * 100\nconsole.log(x)", "sandbox"),
+    "a_key_whose_comparison_never_ends": ("class K:\n    def __hash__(self):\n        return hash('team_id')\n    def __eq__(self, other):\n        while True:\n            pass\nevent.pop('team_id')\nevent[K()] = 1", "app"),
+    "an_error_whose_text_never_ends": ("class E(Exception):\n    def __str__(self):\n        while True:\n            pass\nraise E", "timeout"),
+    "a_huge_power": ("x = 10 ** 10 ** 8", "timeout"),
+    "a_context_manager_that_hides_the_time_out": ("class C:\n    def __enter__(self):\n        return self\n    def __exit__(self, *error):\n        raise ValueError\ntry:\n    with C():\n        while True:\n            pass\nexcept ValueError:\n    pass", "timeout"),
+    "memory_that_is_kept": ("while True:\n    KEPT.append('x' * 100_000)", "memory"),
     "sleep_for_ever": ("await sleep(3600)", "timeout"),
     "sleep_for_ever_and_again": ("try:\n    await sleep(3600)\nfinally:\n    await sleep(3600)", "timeout"),
     "sleep_that_nobody_awaits": ("sleep(3600)", "timeout"),
     "many_short_sleeps": ("for _ in range(1000):\n    await sleep(0.2)", "timeout"),
 }  # fmt: skip
+
+
+async def test_memory_that_one_app_keeps_over_many_events_fails_no_other():
+    keeps = "KEPT = []\ndef processEvent(event, meta):\n    KEPT.append('x' * 3_000_000)\n    return event\n"
+    needs = "def processEvent(event, meta):\n    event['properties']['size'] = len('x' * 2_000_000)\n    return event\n"
+    sink = Sink()
+    async with running_pool() as bench:
+        bench.pool.submit(project(keeps, needs, memory_bytes=100 * 2**20), sink.works(100))
+        await sink.all()
+        assert bench.restarts != []
+    for number in sink.submitted:
+        assert sink.failures(number) == []
+        assert sink.properties(number)["size"] == 2_000_000
+
+
+async def test_an_app_with_a_set_up_that_keeps_all_memory_fails_its_event_and_no_other():
+    keeps = (
+        "KEPT = []\ndef setupPlugin(meta):\n    KEPT.append('x' * 30_000_000)\ndef processEvent(event, meta):\n"
+        "    while event['event'] == 'bad':\n        KEPT.append('x' * 100_000)\n    return event\n"
+    )
+    sink = Sink()
+    async with running_pool() as bench:
+        works = sink.works(20, name=lambda n: "bad" if n == 3 else "x")
+        bench.pool.submit(project(keeps, PASSES, memory_bytes=100 * 2**20), works)
+        await sink.all()
+    assert [number for number in sink.submitted if sink.failures(number)] == [3]
+    assert sink.failures(3) == [(1, "memory")]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -133,7 +176,7 @@ async def test_an_app_that_cannot_load_is_left_out_and_the_others_run(body, kind
     async with running_pool() as bench:
         bench.pool.submit(project(body + PASSES, PASSES, cpu_seconds=0.2, memory_bytes=100 * 2**20), sink.works(20))
         await sink.all()
-        errors = {entry.install_id: entry.error and entry.error.kind for entry in bench.loaded[-1].installs}
+        errors = {entry.install_id: entry.error and entry.error.kind for entry in bench.loads[-1].installs}
         assert errors == {1: kind, 2: None}
         assert sink.properties(3)["$plugins_succeeded"] == ["App2 (2)"]
 
@@ -170,7 +213,9 @@ async def test_an_event_as_large_as_a_record_passes_through_apps_that_fail_on_it
         small = project(PASSES, project_id=3, event_bytes=1_024)
         for number, tenant_number in enumerate((tenant, small)):
             sink.submitted.append(number)
-            bench.pool.submit(tenant_number, [Work((number, "a"), raw_event(number, "a", large=large), sink)])
+            bench.pool.submit(
+                tenant_number, [Work((number, f"d{number}"), raw_event(number, f"d{number}", large=large), sink)]
+            )
         await sink.all()
         assert sink.properties(0)["large"] == large
         assert sink.failures(1) == [(1, "app")]
@@ -221,7 +266,7 @@ async def test_sequence_numbers_begin_again_before_the_page_runs_out_of_bits():
         tenant = project(PASSES)
         bench.pool.submit(tenant, sink.works(5))
         await sink.all()
-        bench.sandbox()._next_sequence = 2**32 - 3
+        bench.sandbox()._in_flight._next_sequence = 2**32 - 3
         bench.pool.submit(tenant, sink.works(50))
         await sink.all()
         assert bench.restarts == []

@@ -14,14 +14,23 @@ import pytest
 
 from plugin_server.host_api.calls import HostApi
 from plugin_server.runtime import watch
-from plugin_server.runtime.project_sandbox import CRASHES, ProjectSandbox
-from sandbox.wire import BLOB_LIMIT_BYTES, HEAD_LIMIT_BYTES, HEADER, PAGE_BYTES, FrameKind, Word, encode_frame
+from plugin_server.runtime.sandbox import CRASHES, Sandbox, SandboxServices
+from sandbox.wire import (
+    BLOB_LIMIT_BYTES,
+    HEAD_LIMIT_BYTES,
+    HEADER,
+    PAGE_BYTES,
+    WIRE_VERSION,
+    FrameKind,
+    Word,
+    encode_frame,
+)
 from tests.sandbox.projects import Sink, project
 
 LOADED = {
-    "version": 1,
+    "version": WIRE_VERSION,
+    "chain": 1,
     "installs": [{"id": number, "hooks": ["processEvent"], "error": None} for number in (1, 2)],
-    "logs": [],
 }
 PASSES = "def processEvent(event, meta):\n    return event\n"
 
@@ -111,21 +120,22 @@ class Bench:
         self.spawned = 0
         self.problems: list[Any] = []
         self.peers: list[asyncio.Task[None]] = []
-        self.sandbox = ProjectSandbox(
-            project(PASSES, PASSES, hook_seconds=0.5, cpu_seconds=1000),
-            self.spawn,  # type: ignore[arg-type]
-            HostApi(),
-            lambda _project, _loaded: None,
-            "1",
-            100_000,
-            on_restart=self.count_restart,
-            is_traced=lambda: False,
-        )
+        self.project = project(PASSES, PASSES, hook_seconds=0.5, cpu_seconds=1000)
+        services = SandboxServices(self.spawn, HostApi(), self, "1", 100_000)  # type: ignore[arg-type]
+        self.sandbox = Sandbox(2**28, services)
+        self.chain = self.sandbox.add_chain(self.project, self.project.installs)
+        self.loads: list[Any] = []
 
-    def count_restart(self, _project_id: int) -> None:
+    def submit(self, works: Any) -> None:
+        self.sandbox.submit(self.chain, works)
+
+    def loaded(self, _project: Any, loaded: Any) -> None:
+        self.loads.append(loaded)
+
+    def restarted(self, _project: Any) -> None:
         self.restarts += 1
 
-    async def spawn(self, _memory: int, _on_exit: Callable[[int], None]) -> Handle:
+    async def spawn(self, _memory: int, on_exit: Callable[[int], None]) -> Handle:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         page = os.memfd_create("page")
@@ -138,6 +148,7 @@ class Bench:
         def hang_up() -> None:
             with contextlib.suppress(OSError):
                 theirs.shutdown(socket.SHUT_RDWR)
+            on_exit(-9)
 
         return Handle(ours, page, hang_up)
 
@@ -291,6 +302,42 @@ async def loads_other_installs(peer: Peer) -> None:
     await peer.frame(FrameKind.LOADED, LOADED | {"installs": [{"id": 5, "hooks": [], "error": None}]})
 
 
+async def loads_a_chain_that_there_is_not(peer: Peer) -> None:
+    await peer.receive()
+    await peer.frame(FrameKind.LOADED, LOADED | {"chain": 7})
+
+
+async def ends_an_invocation_that_it_was_not_given(peer: Peer) -> None:
+    await peer.load()
+    first, _ = await peer.run_of()
+    await peer.frame(FrameKind.DONE, [first, None, 4, None], b"null")
+
+
+async def answers_with_whole_events_unasked(peer: Peer) -> None:
+    await peer.load()
+    first, _ = await peer.run_of()
+    await peer.frame(FrameKind.RESULTS, [0, [[first, 3, "", "", "", "", 2, None]]], b"{}")
+
+
+async def speaks_for_an_install_of_another_project(peer: Peer) -> None:
+    await peer.load()
+    first, _ = await peer.run_of()
+    notes = {"captures": [[77, 0, "stolen", "d", None, 2]]}
+    await peer.frame(FrameKind.RESULTS, [0, [[first, 0, "x", "d", "2026-01-01 00:00:00.000", "", 2, notes]]], b"{}{}")
+
+
+async def calls_for_an_install_of_another_project(peer: Peer) -> None:
+    await peer.load()
+    first, _ = await peer.run_of()
+    await peer.frame(FrameKind.CALL, [1, first, 77, 0, "sleep", [0]])
+
+
+async def a_head_of_many_empty_lists(peer: Peer) -> None:
+    await peer.load()
+    await peer.run_of()
+    await peer.send(encode_frame(FrameKind.RESULTS, b"[1,[" + b"[]," * 1_000_000 + b"[]]]"))
+
+
 async def an_oversized_head(peer: Peer) -> None:
     await peer.load()
     await peer.send(HEADER.pack(FrameKind.RESULTS, HEAD_LIMIT_BYTES + 1, 0))
@@ -379,6 +426,12 @@ SCRIPTS = [
     results_before_it_has_loaded,
     loads_twice,
     loads_other_installs,
+    loads_a_chain_that_there_is_not,
+    ends_an_invocation_that_it_was_not_given,
+    answers_with_whole_events_unasked,
+    speaks_for_an_install_of_another_project,
+    calls_for_an_install_of_another_project,
+    a_head_of_many_empty_lists,
     an_oversized_head,
     an_oversized_blob,
     an_unknown_kind,
@@ -402,7 +455,7 @@ async def test_its_events_come_out_once_and_in_order_from_the_next_child(script)
     sink = Sink()
     async with sandbox_of(script, lives=2) as bench:
         # One that skips an event changes the order of its own project's; nobody else's.
-        bench.sandbox.submit(sink.works(120, keys=1_000 if script in {forgets_one, calls_and_never_ends} else 5))
+        bench.submit(sink.works(120, keys=1_000 if script in {forgets_one, calls_and_never_ends} else 5))
         await sink.all()
         assert bench.restarts == 2
         assert not bench.sandbox.busy
@@ -431,7 +484,7 @@ async def test_a_project_whose_children_always_die_gives_its_events_back_to_be_r
                 await peer.answer(head["first"], len(head["lengths"]))
 
     async with sandbox_of(dies_unless_told, lives=10**6) as bench:
-        bench.sandbox.submit(sink.works(2))
+        bench.submit(sink.works(2))
         await sink.all()
         assert bench.restarts <= 1 + 2 * CRASHES
         assert any(seen)
@@ -446,10 +499,10 @@ async def test_children_that_die_while_loading_are_not_forked_without_pause(monk
         pauses.append(seconds)
         await real(0 if seconds > 0.05 else seconds, *args)
 
-    monkeypatch.setattr("plugin_server.runtime.project_sandbox.asyncio.sleep", note)
+    monkeypatch.setattr("plugin_server.runtime.sandbox.asyncio.sleep", note)
     sink = Sink()
     async with sandbox_of(hangs_up_at_once, lives=9) as bench:
-        bench.sandbox.submit(sink.works(10))
+        bench.submit(sink.works(10))
         await sink.all()
         assert bench.restarts == 9
     waits = [pause for pause in pauses if pause > 0.05]

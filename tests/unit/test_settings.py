@@ -55,6 +55,8 @@ def test_without_anything_one_process_runs_all_roles_on_the_embedded_log():
         ("SHUTDOWN_SECONDS", "2.5", "shutdown_seconds", 2.5),
         ("TOPIC_PREFIX", "", "topic_prefix", ""),
         ("HTTP_PORT", " ", "http_port", 6738),
+        ("MAX_SANDBOXES", "500", "max_sandboxes", 500),
+        ("MAX_SANDBOXES", "", "max_sandboxes", 200),
     ],
 )
 def test_the_environment_sets_a_setting(variable, text, name, expected):
@@ -67,6 +69,7 @@ def test_the_environment_sets_a_setting(variable, text, name, expected):
     [
         ("HTTP_PORT", "http", "number"),
         ("HTTP_PORT", "70000", "65535"),
+        ("MAX_SANDBOXES", "0", "1"),
         ("ROLES", "ingestion,workers", "'delivery'"),
         ("ROLES", ",", "at least 1"),
         ("KAFKA_BROKERS", "kafka-1", "host:port"),

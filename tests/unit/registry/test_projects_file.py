@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin_server.model.errors import ConfigurationError
-from plugin_server.model.project import LoopMode
-from plugin_server.registry.projects_file import (
-    INSTALL_ID_MAX,
-    Isolation,
-    SandboxPlan,
-    derived_install_id,
-    read_projects_file,
-)
+from plugin_server.model.project import Isolation, LoopMode, Project, SandboxPlan
+from plugin_server.registry.projects_file import INSTALL_ID_MAX, derived_install_id, read_projects_file
 from plugin_server.registry.registry import Registry, load_registry
 
 
@@ -36,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, text: str, environ: dict[str, str] | None = None):
+def read(folder: Path, text: str, environ: dict[str, str] | None = None) -> tuple[Project, ...]:
     (folder / "projects.yaml").write_text(text)
     return read_projects_file(folder / "projects.yaml", environ or {})
 
@@ -60,7 +54,7 @@ def test_a_full_file_gives_projects_with_installs_in_running_order(folder):
         "loop_policy: {mode: warn, max_depth: 5}",
         "limits: {hook_seconds: 3}",
         "isolation: install",
-        "sandbox_processes: 2",
+        "sandbox_processes: 1",
         installs=(
             "{id: 9, app: ./apps/b, order: 2, config: {url: x, token: {env: TOKEN}}}",
             "{id: 8, app: apps/a, order: 2}",
@@ -68,15 +62,28 @@ def test_a_full_file_gives_projects_with_installs_in_running_order(folder):
             "{id: 7, app: apps/nowhere, enabled: false}",
         ),
     )
-    file = read(folder, text, {"TOKEN": "hunter2"})
-    (acme,) = file.projects
+    (acme,) = read(folder, text, {"TOKEN": "hunter2"})
     assert (acme.id, acme.name, acme.token) == (2, "Acme", "phc_acme")
     assert [install.id for install in acme.installs] == [10, 8, 9]
     assert acme.installs[2].config == {"url": "x", "token": "hunter2"}
     assert "hunter2" not in repr(acme)
     assert (acme.loop_policy.mode, acme.loop_policy.max_depth, acme.loop_policy.max_visits) == (LoopMode.WARN, 5, 3)
     assert acme.limits.hook_seconds == 3
-    assert file.sandbox_plans == {2: SandboxPlan(Isolation.INSTALL, 2)}
+    assert acme.sandbox == SandboxPlan(Isolation.INSTALL, 1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "plan"),
+    [
+        ((), SandboxPlan(Isolation.PROJECT, 1)),
+        (("sandbox_processes: 4",), SandboxPlan(Isolation.PROJECT, 4)),
+        (("isolation: project", "sandbox_processes: 2"), SandboxPlan(Isolation.PROJECT, 2)),
+        (("isolation: shared",), SandboxPlan(Isolation.SHARED, 1)),
+    ],
+)
+def test_a_project_says_how_its_apps_are_spread_over_sandboxes(folder, lines, plan):
+    (acme,) = read(folder, project(*lines))
+    assert acme.sandbox == plan
 
 
 @pytest.mark.parametrize(
@@ -104,6 +111,16 @@ def test_a_full_file_gives_projects_with_installs_in_running_order(folder):
         (project("limits: {memory_bytes: 1}"), "projects[0].limits.memory_bytes", "Its default is 268435456"),
         (project("isolation: none"), "projects[0].isolation", "'project', 'install' or 'shared'"),
         (project("sandbox_processes: 0"), "projects[0].sandbox_processes", "greater than or equal to 1"),
+        (
+            project("isolation: install", "sandbox_processes: 2"),
+            "projects[0].sandbox_processes",
+            "needs `isolation: project`, not install",
+        ),
+        (
+            project("sandbox_processes: 3", "isolation: shared"),
+            "projects[0].sandbox_processes",
+            "needs `isolation: project`, not shared",
+        ),
         (project(installs=("{ap: apps/a}",)), "projects[0].installs[0].ap", "Write `app` instead"),
         (project(installs=("{order: 1}",)), "projects[0].installs[0].app", "is missing"),
         (project(installs=("{app: apps/a, order: first}",)), "projects[0].installs[0].order", "`order: 1`"),
@@ -173,22 +190,20 @@ def test_a_missing_file_is_refused_by_its_name(tmp_path):
 
 
 def test_an_unnamed_project_is_called_by_its_id(folder):
-    assert read(folder, "projects: [{id: 4, token: t}]").projects[0].name == "Project 4"
+    assert read(folder, "projects: [{id: 4, token: t}]")[0].name == "Project 4"
 
 
 def test_plain_words_and_dates_stay_text(folder):
     write_app(folder / "apps" / "c", config=[{"key": "from"}, {"key": "yes"}])
-    installs = (
-        read(folder, project(installs=("{app: apps/c, config: {from: 2026-11-23, yes: no}}",))).projects[0].installs
-    )
+    installs = read(folder, project(installs=("{app: apps/c, config: {from: 2026-11-23, yes: no}}",)))[0].installs
     assert installs[0].config == {"from": "2026-11-23", "yes": "no"}
 
 
 def test_a_derived_id_survives_other_installs_a_moved_folder_and_switching_off(folder):
-    ids = [i.id for i in read(folder, project(installs=("app: apps/a", "app: apps/a"))).projects[0].installs]
+    ids = [i.id for i in read(folder, project(installs=("app: apps/a", "app: apps/a")))[0].installs]
     write_app(folder / "moved" / "a")
     texts = ("app: apps/b", "{app: apps/a, enabled: false}", "{app: moved/a, order: 7}")
-    after = read(folder, project(installs=texts)).projects[0].installs
+    after = read(folder, project(installs=texts))[0].installs
     assert after[-1].id in ids
     assert after[-1].id == derived_install_id(2, "a", 1)
     assert len(set(ids)) == 2
@@ -203,7 +218,7 @@ def test_a_derived_id_is_a_positive_31_bit_number_and_always_the_same(project_id
 
 def test_an_app_with_a_syntax_error_loads_and_is_left_to_the_sandbox(folder):
     write_app(folder / "apps" / "broken", "def processEvent(event, meta:\n")
-    (install,) = read(folder, project(installs=("app: apps/broken",))).projects[0].installs
+    (install,) = read(folder, project(installs=("app: apps/broken",)))[0].installs
     assert install.app.source.startswith("def processEvent")
 
 
@@ -215,12 +230,11 @@ def test_a_registry_finds_projects_by_token_and_by_id(folder):
     assert registry.by_id(2) is acme
     assert registry.by_token("phc_other") is None
     assert registry.by_id(3) is None
-    assert registry.sandbox_plan(2).processes == 3
-    assert registry.sandbox_plan(3) == SandboxPlan()
+    assert acme.sandbox.processes == 3
 
 
 def test_a_registry_refuses_two_projects_of_one_token(folder):
-    (acme,) = read(folder, project()).projects
+    (acme,) = read(folder, project())
     with pytest.raises(ValueError, match="same id or token"):
         Registry([acme, acme])
 

@@ -8,13 +8,14 @@ import pytest
 
 from sandbox.app import App, load_app
 from sandbox.invocation import Context, HostCall
+from sandbox.page import Page
 
 HOOK = "def {0}(event, meta):\n    return event\n"
 
 
 def load(source: str, failed: list[Any] | None = None) -> App:
     install = {"id": 39, "name": "Test", "file_name": "main.py", "source": source, "config": {}, "failed": failed}
-    return load_app(install, {}, Context(lambda *_: HostCall()), 100, "1")
+    return load_app(install, {}, Context(lambda *_: HostCall(), Page()), 100, "1")
 
 
 def test_hooks_are_found_by_both_spellings():
@@ -26,6 +27,45 @@ def test_hooks_are_found_by_both_spellings():
 
 def test_hooks_may_be_async():
     assert set(load("async def process_event(event, meta):\n    return event\n").hooks) == {"processEvent"}
+
+
+JOB = "def work(payload, meta):\n    pass\n"
+
+
+def test_jobs_are_found_as_hooks_by_the_names_they_were_given():
+    app = load(JOB + "async def other(payload, meta):\n    pass\njobs = {'sendMail': work, 'é \\ud800': other}\n")
+    assert app.error is None
+    assert set(app.hooks) == {"jobs.sendMail", "jobs.é \ufffd"}
+
+
+@pytest.mark.parametrize("jobs", ["5", "[1]", "{}", "{'a': 5}", "'jobs'", "None"])
+def test_a_variable_that_happens_to_be_called_jobs_is_the_apps_own(jobs):
+    app = load(f"jobs = {jobs}\n" + HOOK.format("processEvent"))
+    assert app.error is None
+    assert set(app.hooks) == {"processEvent"}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "message"),
+    [
+        ("{'a': work, 'b': 5}", "'b' must be a function"),
+        ("{5: work}", "must be text"),
+        ("{'': work}", "must be text"),
+        ("{'n' * 101: work}", "at most 100 characters"),
+        ("{str(number): work for number in range(101)}", "at most 100"),
+    ],
+)
+def test_jobs_that_cannot_be_called_by_name_are_said_to_the_author(jobs, message):
+    app = load(f"{JOB}jobs = {jobs}\n")
+    assert app.error is not None
+    assert (app.error.kind, app.hooks) == ("app", {})
+    assert message in app.error.message
+
+
+def test_a_hundred_jobs_are_allowed():
+    app = load(JOB + "jobs = {str(number).rjust(100, 'n'): work for number in range(100)}\n")
+    assert app.error is None
+    assert len(app.hooks) == 100
 
 
 @pytest.mark.parametrize(

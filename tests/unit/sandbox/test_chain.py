@@ -8,14 +8,17 @@ import orjson
 import pytest
 
 from sandbox.app import App, Failure, load_app
-from sandbox.chain import Chain
-from sandbox.event import open_envelope
+from sandbox.chain import Chain, ChainLimits, Mode, invalid_row
+from sandbox.event import InvalidEvent, open_envelope
 from sandbox.invocation import Context, Effects, HostCall
 from sandbox.page import HookTimeout, Page
 from sandbox.wire import EventOutcome
 
 UUID = "018f0000-0000-7000-8000-000000000001"
 NOW = "2026-01-01T12:00:00Z"
+PLAIN = Mode()
+TRACED = Mode(trace=True)
+WHOLE = Mode(whole=True)
 
 
 class Bench:
@@ -24,10 +27,10 @@ class Bench:
     def __init__(self, *sources: str, event_bytes: int = 2**20, record_bytes: int = 1_000_000) -> None:
         self.started: list[tuple[str, list[Any]]] = []
         self.calls: list[HostCall] = []
-        self.context = Context(self.start_call)
         self.page = Page()
+        self.context = Context(self.start_call, self.page)
         self.apps = [self.load(number, source) for number, source in enumerate(sources, 1)]
-        self.chain = Chain(2, self.apps, event_bytes, record_bytes, self.page)
+        self.chain = Chain(2, self.apps, ChainLimits(1, 2**20, event_bytes, record_bytes), self.page)
         self.effects = Effects(7)
 
     def load(self, number: int, source: str) -> App:
@@ -50,13 +53,13 @@ class Bench:
         effects.calls.append(call)
         return call
 
-    def begin(
-        self, data: dict[str, Any] | None = None, failed: dict[int, Failure] | None = None, *, trace: bool = False
-    ):
+    def begin(self, data: dict[str, Any] | None = None, failed: dict[int, Failure] | None = None, mode: Mode = PLAIN):
         raw = orjson.dumps(
             {"uuid": UUID, "distinct_id": "ada", "now": NOW, "data": orjson.dumps(data or {"event": "x"}).decode()}
         )
-        return self.chain.run(open_envelope(raw, 2), raw, self.effects, failed or {}, trace=trace)
+        if mode.opened:
+            raw = orjson.dumps(open_envelope(raw, 2))
+        return self.chain.run(self.chain.open(raw, mode), raw, self.effects, failed or {}, mode)
 
     def begin_called(self):
         """A chain that waits for its first host call."""
@@ -65,9 +68,11 @@ class Bench:
         assert type(next(running)) is HostCall
         return running
 
-    def run(self, data: dict[str, Any] | None = None, failed: dict[int, Failure] | None = None, *, trace: bool = False):
-        """The row as a dict; host calls are answered at once."""
-        running = self.begin(data, failed, trace=trace)
+    def run(
+        self, data: dict[str, Any] | None = None, failed: dict[int, Failure] | None = None, mode: Mode = PLAIN
+    ) -> Row:
+        """What the event came to; host calls are answered at once."""
+        running = self.begin(data, failed, mode)
         self.context.effects = self.effects
         try:
             waited = next(running)
@@ -82,12 +87,20 @@ class Bench:
 
 
 class Row:
-    def __init__(self, ended: tuple[list[Any], bytes]) -> None:
-        row, properties = ended
+    """A row with what its blobs hold put where its lengths are."""
+
+    def __init__(self, ended: tuple[list[Any], list[bytes]]) -> None:
+        row, blobs = ended
         self.sequence, self.outcome, self.event, self.distinct_id, self.timestamp, self.elements, length, notes = row
-        assert length == len(properties)
-        self.properties = orjson.loads(properties) if properties else None
         self.notes = orjson.loads(orjson.dumps(notes or {}))
+        first, *rest = blobs
+        assert length == len(first)
+        self.properties = orjson.loads(first) if first else None
+        for entry in (*self.notes.get("captures", ()), *self.notes.get("trace", ())):
+            blob = rest.pop(0)
+            assert entry[-1] == len(blob)
+            entry[-1] = orjson.loads(blob)
+        assert rest == []
 
     @property
     def failed(self) -> list[Any]:
@@ -340,7 +353,7 @@ def test_captures_and_logs_of_a_hook_that_drops_stay():
 
 def test_an_install_that_failed_before_is_not_called():
     failure = Failure("timeout", "used more than 1 s", 3)
-    row = Bench(adds("one"), adds("two")).run(failed={1: failure}, trace=True)
+    row = Bench(adds("one"), adds("two")).run(failed={1: failure}, mode=TRACED)
     assert row.properties["by"] == ["two"]
     assert row.properties["$plugins_failed"] == ["App1 (1)"]
     assert row.notes["failed"] == [[1, "timeout", "used more than 1 s", 3]]
@@ -348,13 +361,13 @@ def test_an_install_that_failed_before_is_not_called():
 
 
 def test_a_trace_has_the_event_as_it_came_and_after_each_app():
-    row = Bench(adds("one"), failing("raise ValueError('x')"), adds("three")).run(trace=True)
+    row = Bench(adds("one"), failing("raise ValueError('x')"), adds("three")).run(mode=TRACED)
     steps = [(install, event["properties"].get("by")) for install, event in row.notes["trace"]]
     assert steps == [(0, None), (1, ["one"]), (2, ["one"]), (3, ["one", "three"])]
 
 
 def test_a_trace_ends_where_the_event_was_dropped():
-    row = Bench(adds("one"), "def processEvent(event, meta):\n    pass\n").run(trace=True)
+    row = Bench(adds("one"), "def processEvent(event, meta):\n    pass\n").run(mode=TRACED)
     assert [install for install, _ in row.notes["trace"]] == [0, 1]
 
 
@@ -371,7 +384,79 @@ def test_the_page_names_the_app_whenever_it_runs_also_after_an_await():
         running.send(None)
     assert seen == [True]
     assert bench.page.install == 1
-    assert not bench.page.in_app
+    assert bench.page.in_app  # until the caller has freed what the app left
+
+
+def test_an_event_asked_for_whole_comes_as_the_apps_left_it():
+    source = "def processEvent(event, meta):\n    posthog.capture('c')\n    event['own'] = [1]\n    return event\n"
+    row = Bench(adds("one"), source).run({"event": "x", "$set": {"a": 1}, "properties": {"$elements": []}}, mode=WHOLE)
+    assert row.outcome == EventOutcome.WHOLE
+    assert [row.event, row.distinct_id, row.timestamp, row.elements] == ["", "", "", ""]
+    assert row.properties == {
+        "event": "x",
+        "$set": {"a": 1},
+        "properties": {"$elements": [], "by": ["one"]},
+        "distinct_id": "ada",
+        "now": NOW,
+        "uuid": UUID,
+        "team_id": 2,
+        "own": [1],
+    }
+    assert row.notes["captures"][0][:3] == [2, 0, "c"]
+
+
+@pytest.mark.parametrize("sources", [(), (failing("raise ValueError('x')"),)], ids=["no app", "failing app"])
+def test_a_whole_event_that_no_app_changed_is_as_it_came(sources):
+    row = Bench(*sources).run({"event": "x", "properties": {"a": 1}}, mode=WHOLE)
+    assert row.outcome == EventOutcome.WHOLE
+    assert row.properties["properties"] == {"a": 1}
+    assert (row.properties["uuid"], row.properties["team_id"]) == (UUID, 2)
+
+
+def test_a_whole_event_may_be_dropped_and_traced():
+    row = Bench(adds("one"), "def processEvent(event, meta):\n    pass\n").run(mode=Mode(trace=True, whole=True))
+    assert row.outcome == EventOutcome.DROP
+    assert row.notes["dropped_by"] == 2
+    assert [(install, event["properties"]) for install, event in row.notes["trace"]] == [(0, {}), (1, {"by": ["one"]})]
+
+
+@pytest.mark.parametrize("mode", [Mode(opened=True), Mode(opened=True, whole=True, trace=True)])
+def test_an_event_that_comes_opened_goes_the_same_way_and_a_failure_opens_it_anew(mode):
+    bench = Bench(failing("raise ValueError('x')", "event['properties'].clear()"), adds("two"))
+    row = bench.run({"event": "x", "properties": {"a": 1}}, mode=mode)
+    properties = row.properties["properties"] if mode.whole else row.properties
+    assert properties["a"] == 1
+    assert properties["by"] == ["two"]
+    assert row.failed == [(1, "app", "ValueError: x")]
+
+
+def test_what_cannot_be_opened_is_said_in_its_row():
+    chain = Bench(adds("one")).chain
+    for raw, mode in ((b"[]", Mode(opened=True)), (b'{"data":"5"}', PLAIN)):
+        with pytest.raises(InvalidEvent) as caught:
+            chain.open(raw, mode)
+        sequence, outcome, *fields, length, notes = invalid_row(7, caught.value)
+        assert (sequence, outcome, length) == (7, EventOutcome.INVALID, 0)
+        assert fields == ["", "", "", ""]
+        assert notes == {"error": ["InvalidEvent", str(caught.value)]}
+
+
+def test_stamps_of_an_earlier_segment_are_the_hosts_to_set():
+    source = "def processEvent(event, meta):\n    event['properties']['$plugins_failed'] = ['mine']\n    return event\n"
+    row = Bench(source).run(mode=Mode(whole=True, opened=True))
+    assert row.properties["properties"] == {}
+
+
+def test_a_timeout_that_an_app_slipped_past_is_still_its_failure():
+    # The timer may strike where the interpreter drops exceptions, in a comparison inside a C function say.
+    bench = Bench(adds("one"), adds("two"))
+    running = bench.begin()
+    bench.page.overran = "used more than 1 s of CPU time (cpu_seconds)"
+    with pytest.raises(StopIteration) as stop:
+        next(running)
+    row = Row(stop.value.value)
+    assert row.failed == [(1, "timeout", "used more than 1 s of CPU time (cpu_seconds)")]
+    assert row.properties["by"] == ["two"]
 
 
 def test_a_timeout_while_it_waits_is_that_apps_failure():

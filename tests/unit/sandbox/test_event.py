@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox import codec
-from sandbox.event import InvalidEvent, event_name, event_timestamp, finish, open_envelope
+from sandbox.event import (
+    InvalidEvent,
+    check_whole,
+    event_name,
+    event_timestamp,
+    finish,
+    open_envelope,
+    open_event,
+    stamps,
+)
 
 NOW = "2026-01-01T12:00:00.000Z"
 UUID = "018f0000-0000-7000-8000-000000000001"
@@ -19,13 +28,13 @@ def envelope(data: object, **fields: object) -> bytes:
     return orjson.dumps({"uuid": UUID, "distinct_id": "ada", "now": NOW, "data": text, **fields})
 
 
-def finished(data: object, stamps: bytes = b"", **fields: object):
+def finished(data: object, stamped: bytes = b"", **fields: object):
     event = open_envelope(envelope(data, **fields), 2)
-    return finish(event, codec.dumps(event["properties"]), event["now"], stamps)
+    return finish(event, codec.dumps(event["properties"]), event["now"], stamped)
 
 
-def properties_of(data: object, stamps: bytes = b"", **fields: object) -> dict[str, object]:
-    return orjson.loads(finished(data, stamps, **fields).properties)
+def properties_of(data: object, stamped: bytes = b"", **fields: object) -> dict[str, object]:
+    return orjson.loads(finished(data, stamped, **fields).properties)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +231,7 @@ def test_whatever_a_client_sends_is_finished_or_invalid(elements, name, own, pro
     data = {"event": name, "$set": own, "$set_once": own, "offset": own, "timestamp": name}
     data["properties"] = {**properties, "$elements": elements} if isinstance(properties, dict) else properties
     try:
-        done = finished(data, stamps=b'"$plugins_failed":[]', ip="1.1.1.1")
+        done = finished(data, stamped=b'"$plugins_failed":[]', ip="1.1.1.1")
     except InvalidEvent:
         return
     assert isinstance(orjson.loads(done.properties), dict)
@@ -232,9 +241,9 @@ def test_whatever_a_client_sends_is_finished_or_invalid(elements, name, own, pro
 def test_stamps_of_clients_are_removed_and_ours_are_set():
     sent = {"$plugins_succeeded": ["mine"], "$plugins_failed": 1, "$plugins_deferred": [], "a": 1}
     assert open_envelope(envelope({"event": "x", "properties": sent}), 2)["properties"] == {"a": 1}
-    stamps = b'"$plugins_succeeded":["App (1)"],"$plugins_failed":[]'
+    ours = stamps(["App (1)"], [])
     for properties, rest in (({}, {}), ({"a": 1}, {"a": 1}), (sent, {"a": 1})):
-        assert properties_of({"event": "x", "properties": properties}, stamps) == {
+        assert properties_of({"event": "x", "properties": properties}, ours) == {
             **rest,
             "$plugins_succeeded": ["App (1)"],
             "$plugins_failed": [],
@@ -282,3 +291,73 @@ def test_missing_properties_are_empty(properties):
 def test_data_that_is_no_event_is_refused(data, error):
     with pytest.raises(error):
         open_envelope(envelope(data), 2)
+
+
+def test_stamps_name_who_ran_and_are_nothing_when_nobody_did():
+    assert stamps([], []) == b""
+    members = orjson.loads(b"{" + stamps(["A (1)", 'B" (2)'], ["C (3)"]) + b"}")
+    assert members == {"$plugins_succeeded": ["A (1)", 'B" (2)'], "$plugins_failed": ["C (3)"]}
+    assert orjson.loads(b"{" + stamps([], ["C (3)"]) + b"}") == {"$plugins_succeeded": [], "$plugins_failed": ["C (3)"]}
+
+
+EVENT = {"event": "x", "distinct_id": "ada", "uuid": UUID, "team_id": 2, "properties": {"a": [1]}, "own": None}
+NO_EVENTS = [
+    None, 5, "text", [], [EVENT], {},
+    *({key: value for key, value in EVENT.items() if key != missing}
+      for missing in ("event", "distinct_id", "uuid", "team_id", "properties")),
+    *(EVENT | {name: None} for name in ("event", "distinct_id", "uuid", "team_id", "properties")),
+    EVENT | {"event": ""}, EVENT | {"distinct_id": ""}, EVENT | {"distinct_id": 5}, EVENT | {"uuid": 5},
+    EVENT | {"team_id": "2"}, EVENT | {"team_id": 2.0}, EVENT | {"team_id": True}, EVENT | {"properties": [1]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("event", NO_EVENTS, ids=lambda event: str(event)[:60])
+def test_what_is_no_event_is_neither_opened_nor_passed_on(event):
+    raw = orjson.dumps(event)
+    with pytest.raises(InvalidEvent):
+        open_event(raw)
+    assert check_whole(raw.decode(), UUID, 2)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "{",
+        "\x00",
+        "NaN",
+        orjson.dumps(EVENT).decode() + "x",
+        '{"properties":' + "[" * 101 + "]" * 101 + "}",
+        "[" * 10_000,
+    ],
+)
+def test_what_is_no_json_or_too_deep_is_neither_opened_nor_passed_on(raw):
+    with pytest.raises((codec.InvalidJson, codec.TooDeep)):
+        open_event(raw.encode())
+    assert check_whole(raw, UUID, 2)
+
+
+def test_an_event_is_opened_as_it_is():
+    assert open_event(orjson.dumps(EVENT)) == EVENT
+
+
+@pytest.mark.parametrize(
+    ("fields", "accepted"),
+    [
+        ({}, True),
+        ({"event": {"kind": 1}, "distinct_id": "eve", "properties": {}}, True),
+        ({"uuid": UUID[:-1] + "2"}, False),
+        ({"uuid": UUID.upper()}, False),
+        ({"team_id": 3}, False),
+    ],
+)
+def test_only_the_event_that_was_given_is_passed_on(fields, accepted):
+    assert (check_whole(orjson.dumps(EVENT | fields).decode(), UUID, 2) is None) is accepted
+
+
+@given(JSON | st.fixed_dictionaries({}, optional={name: JSON | st.just(EVENT[name]) for name in EVENT}))
+def test_whatever_a_sandbox_sends_is_refused_or_can_be_finished(event):
+    raw = orjson.dumps(event)
+    if check_whole(raw.decode(), UUID, 2) is None:
+        done = finish(event, orjson.dumps(event["properties"]), NOW, b"")
+        assert isinstance(orjson.loads(done.properties), dict)

@@ -9,6 +9,8 @@ import pytest
 
 from sandbox.app import App, load_app
 from sandbox.invocation import CAPTURE_BYTES, LOG_BYTES, LOG_LINES, Context, Effects, HostCall
+from sandbox.page import Page
+from sandbox.wire import HOOKS
 
 
 class Bench:
@@ -17,7 +19,8 @@ class Bench:
     def __init__(
         self, body: str, config: dict[str, Any] | None = None, attachments: dict[str, Any] | None = None
     ) -> None:
-        self.context = Context(lambda *_: HostCall())
+        self.page = Page()
+        self.context = Context(lambda *_: HostCall(), self.page)
         lines = "".join(f"    {line}\n" for line in body.splitlines())
         install = {
             "id": 39,
@@ -33,14 +36,19 @@ class Bench:
 
     def call(self, event: object = None) -> Any:
         self.context.effects = self.effects
+        self.page.enter(1, 39, HOOKS.index("processEvent"))
         try:
             return self.app.hooks["processEvent"](event, self.app.meta)
         finally:
             self.context.effects = None
+            self.page.leave()
 
     @property
     def captures(self) -> list[Any]:
-        return orjson.loads(orjson.dumps(self.effects.captures))
+        """Each with its properties in the place of their length."""
+        pairs = list(zip(self.effects.captures, self.effects.capture_blobs, strict=True))
+        assert all(entry[-1] == len(blob) for entry, blob in pairs)
+        return [[*orjson.loads(orjson.dumps(entry[:-1])), orjson.loads(blob)] for entry, blob in pairs]
 
 
 def captured(call: str) -> Any:
@@ -152,7 +160,8 @@ def test_captures_together_are_bounded_in_bytes():
     bench = Bench("for number in range(100):\n    posthog.capture('x', {'a': 'x' * 500_000})")
     with pytest.raises(Exception, match="take more than"):
         bench.call()
-    assert 0 < len(orjson.dumps(bench.effects.captures)) <= CAPTURE_BYTES + 100_000
+    assert 0 < sum(map(len, bench.effects.capture_blobs)) <= CAPTURE_BYTES
+    assert len(bench.captures) == CAPTURE_BYTES // 500_000
 
 
 def test_what_changes_after_a_capture_does_not_change_it():
@@ -178,8 +187,25 @@ def test_no_capture_outside_a_hook():
         capture("x")
 
 
+def test_no_capture_where_there_is_no_event_to_descend_from():
+    bench = Bench("posthog.capture('x')")
+    bench.effects.may_capture = False
+    with pytest.raises(RuntimeError, match="hooks that run for events"):
+        bench.call()
+    assert bench.captures == []
+
+
+def test_captures_that_are_undone_take_their_properties_along():
+    effects = Effects(1)
+    for number in range(3):
+        effects.capture([39, number, "x", "ada", None], b"{}" * number)
+    effects.undo_captures(1)
+    assert effects.captures == [[39, 0, "x", "ada", None, 0]]
+    assert effects.capture_blobs == [b""]
+
+
 def test_a_capture_may_be_awaited():
-    context = Context(lambda *_: HostCall())
+    context = Context(lambda *_: HostCall(), Page())
     install = {"id": 1, "name": "A", "file_name": "main.py", "config": {}, "failed": None}
     source = "async def processEvent(event, meta):\n    return await posthog.capture('x')\n"
     app = load_app(install | {"source": source}, {}, context, 100, "1")

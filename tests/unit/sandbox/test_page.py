@@ -55,6 +55,17 @@ def test_a_hook_that_used_up_its_time_is_ended_and_again_while_it_goes_on():
             tick(timer, 1)
 
 
+def test_a_timeout_is_remembered_for_the_hook_that_slips_past_it():
+    page = Page()
+    timer = make_timer(page, TICK_SECONDS)
+    page.enter(1, 39, 2)
+    tick(timer, 1)
+    assert page.overran == ""
+    with pytest.raises(HookTimeout) as timeout:
+        tick(timer, 1)
+    assert page.overran == str(timeout.value)
+
+
 def test_each_call_of_a_hook_has_the_whole_time():
     page = Page()
     timer = make_timer(page, 5 * TICK_SECONDS)

@@ -6,8 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
-from plugin_server.cli.load_report import LoadReport
+from plugin_server.cli.sandbox_report import OwnersReport
 from plugin_server.host_api.logs import LogEntries
+from plugin_server.metrics import Metrics
 from plugin_server.model.errors import EventLogUnavailable
 from plugin_server.model.project import Project
 from plugin_server.runtime.replies import HookFailure, Loaded, LoadedInstall, LogLine
@@ -34,7 +35,7 @@ class Log:
 
 async def report(log: Log, loaded: Loaded) -> None:
     async with asyncio.TaskGroup() as tasks:
-        LoadReport(log, LogEntries("logs", "w"), tasks).loaded(Project(2, "p", "t"), loaded)  # type: ignore[arg-type]
+        OwnersReport(log, LogEntries("logs", "w"), Metrics(), tasks).loaded(Project(2, "p", "t"), loaded)  # type: ignore[arg-type]
 
 
 async def test_owners_read_why_their_app_does_not_run():
@@ -52,3 +53,13 @@ async def test_nothing_to_say_writes_nothing(loaded):
 
 async def test_a_log_that_is_away_stops_nobody():
     await report(Log(EventLogUnavailable("away")), FAILED)
+
+
+async def test_the_owner_of_a_moved_app_reads_why():
+    log = Log()
+    async with asyncio.TaskGroup() as tasks:
+        report = OwnersReport(log, LogEntries("logs", "w"), Metrics(), tasks)  # type: ignore[arg-type]
+        report.moved(Project(2, "p", "t"), 39, 3)
+        await report.drain()
+        (record,) = log.records
+    assert "cost 3 sandboxes" in orjson.loads(record.value)["message"]

@@ -1,0 +1,102 @@
+"""The host calls of one sandbox: answered by the host API, journaled for a replay, ended with the run that made them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from plugin_server.model.errors import AppError, ProtocolViolation
+from plugin_server.runtime.replies import HostCallRequest
+from plugin_server.runtime.work import HostCalls, Invocation, Work
+
+RUN_CALLS: Final = 2_000
+"""Of one event's chain; the child stops its apps at 1,000"""
+PENDING_CALLS: Final = 10_000
+"""Host calls of one sandbox that may be under way at a time"""
+_log = structlog.get_logger(__name__)
+
+Reply = Callable[[list[Any]], None]
+
+
+class Waiting:
+    """A run whose hook waits for the host."""
+
+    __slots__ = ("calls", "cancelled", "install_id", "seconds", "tasks")
+
+    def __init__(self, install_id: int, calls: int, tasks: set[asyncio.Task[None]]) -> None:
+        self.install_id = install_id
+        self.tasks = tasks
+        """Of the host's that answer its calls"""
+        self.calls = calls
+        """That its run has made, of whatever install"""
+        self.seconds = 0.0
+        self.cancelled = False
+
+
+class PendingCalls:
+    """What the apps of one sandbox wait for. `reply` sends a REPLY frame to the process that there is now."""
+
+    def __init__(self, host_calls: HostCalls, reply: Reply) -> None:
+        self.waiting: dict[int, Waiting] = {}
+        """By the run's sequence number"""
+        self._host_calls = host_calls
+        self._reply = reply
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, request: HostCallRequest, run: Work[Any] | Invocation) -> None:
+        """Begin what an app asked for. Raises ProtocolViolation past what an honest child would ask."""
+        waiting = self.waiting.get(request.sequence)
+        if waiting is None or waiting.install_id != request.install_id:
+            calls, tasks = (waiting.calls, waiting.tasks) if waiting is not None else (0, set())
+            waiting = self.waiting[request.sequence] = Waiting(request.install_id, calls, tasks)
+        waiting.calls += 1
+        if waiting.calls > RUN_CALLS:
+            raise ProtocolViolation("more host calls for one event than the limits allow")
+        key = (request.install_id, request.number)
+        if run.journal is not None and key in run.journal:
+            self._reply([request.call_id, *run.journal[key]])
+            return
+        if len(self._tasks) >= PENDING_CALLS:
+            message = f"more than {PENDING_CALLS} calls of this project wait for the host: try again later"
+            self._reply([request.call_id, False, message])
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(request, run))
+        for tasks in (self._tasks, waiting.tasks):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def ended(self, sequence: int) -> None:
+        """That run is over: nobody waits for its calls any more."""
+        waiting = self.waiting.pop(sequence, None)
+        if waiting is not None:
+            for task in tuple(waiting.tasks):
+                task.cancel()
+
+    def drop_all(self) -> None:
+        """The process is gone. Who is run again asks again, but for what was answered already."""
+        self.waiting.clear()
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def close(self) -> None:
+        """End all that is under way."""
+        tasks = tuple(self._tasks)
+        self.drop_all()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, request: HostCallRequest, run: Work[Any] | Invocation) -> None:
+        project_id = run.chain.project.id
+        try:
+            answer = [True, await self._host_calls.answer(project_id, request)]
+        except AppError as error:
+            answer = [False, str(error)]
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the hook waiting
+            _log.exception("host_call_failed", project_id=project_id, call=request.name, exc_info=error)
+            answer = [False, "the server failed to do this; its operator has been told"]
+        if run.journal is None:
+            run.journal = {}
+        run.journal[request.install_id, request.number] = answer
+        self._reply([request.call_id, *answer])

@@ -1,0 +1,493 @@
+"""One sandbox: a confined process that runs chains, started when there is work, replaced when it dies.
+
+Several batches are in the child at a time, so that it never waits for the host. When it is killed or dies, its
+unfinished events are run again one by one in a new process, without the install that was to blame, for the event that
+it was to blame for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from plugin_server.model.errors import ProtocolViolation, SandboxUnavailable
+from plugin_server.model.project import Install, Limits, Project
+from plugin_server.runtime.calls import PendingCalls
+from plugin_server.runtime.chain import DELIVERY_HOOKS, Chain
+from plugin_server.runtime.fork_server import SandboxHandle
+from plugin_server.runtime.in_flight import InFlight
+from plugin_server.runtime.process import Running, SandboxProcess
+from plugin_server.runtime.replies import (
+    Bounds,
+    ChainResult,
+    HookFailure,
+    HostCallRequest,
+    InvocationReply,
+    Loaded,
+    LoadedFrame,
+    hook_name,
+    read_call,
+    read_done,
+    read_loaded,
+    read_results,
+)
+from plugin_server.runtime.watch import WALL_GRACE_SECONDS, Kill, Watch
+from plugin_server.runtime.work import HostCalls, Invocation, InvocationResult, SandboxReport, Work
+from sandbox.wire import FrameKind
+
+BATCHES_IN_FLIGHT: Final = 4
+CRASHES: Final = 3
+"""Unexplained deaths that one event may be part of before its project's apps are left out for it"""
+_FIRST_LOAD_BACKOFF_SECONDS: Final = 0.1
+_LAST_LOAD_BACKOFF_SECONDS: Final = 10.0
+_DEFAULT_LIMITS: Final = Limits.model_validate({})
+_log = structlog.get_logger(__name__)
+
+Spawn = Callable[[int, Callable[[int], None]], Awaitable[SandboxHandle]]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxServices:
+    """What every sandbox of a worker is given."""
+
+    spawn: Spawn
+    host_calls: HostCalls
+    report: SandboxReport
+    library_version: str
+    record_bytes: int
+    is_traced: Callable[[], bool] = lambda: False
+    on_kill: Callable[[int], None] = lambda _install_id: None
+    """Told of the install that cost a sandbox"""
+    now: float | None = None
+    """Seconds since 1970 at which the apps' clock stands, or None"""
+
+
+class Sandbox:
+    """Runs the chains that were added to it. Its owner calls `tick` regularly."""
+
+    def __init__(self, memory_bytes: int, services: SandboxServices) -> None:
+        self._memory_bytes = memory_bytes
+        self._services = services
+        self._chains: dict[int, Chain] = {}
+        self._next_chain = 1
+        self._process: SandboxProcess | None = None
+        self._failed_loads = 0
+        """Times in a row that it died before it had loaded, with nobody to blame"""
+        self._closing = False
+        self._starting: asyncio.Task[None] | None = None
+        self._in_flight = InFlight()
+        self._invocations: deque[Invocation] = deque()
+        """That wait for a process"""
+        self._watch = Watch()
+        self._blamed: HookFailure | None = None
+        self._calls = PendingCalls(services.host_calls, lambda answer: self._send(FrameKind.REPLY, answer))
+        self.last_used = time.monotonic()
+
+    def add_chain(
+        self,
+        project: Project,
+        installs: Sequence[Install],
+        *,
+        opened: bool = False,
+        whole: bool = False,
+        set_up: bool = True,
+    ) -> Chain:
+        """Make room for these apps; they are loaded with the first work."""
+        number = self._next_chain
+        self._next_chain += 1
+        record_bytes = self._services.record_bytes
+        chain = Chain(number, project, installs, record_bytes, opened=opened, whole=whole, set_up=set_up)
+        self._chains[number] = chain
+        if self._process is not None and self._starting is None:
+            self._load(chain)
+        return chain
+
+    def remove_chain(self, chain: Chain) -> None:
+        """Forget apps that have no work left."""
+        del self._chains[chain.number]
+        if chain.loaded is not None:
+            self._send(FrameKind.UNLOAD, [chain.number])
+
+    def submit(self, chain: Chain, works: Sequence[Work[Any]]) -> None:
+        """Take events, to be run in this order per distinct_id. Each sink gets each of its events back once."""
+        chain.queue.extend(works)
+        self.last_used = time.monotonic()
+        self._pump()
+
+    async def invoke(self, chain: Chain, install_id: int, hook: str, arguments: Sequence[Any]) -> InvocationResult:
+        """Call a hook of an install with these JSON values, and `meta`. It is run again when the sandbox dies over others.
+
+        Cancelling the caller does not end the hook; its limits do.
+        """
+        invocation = Invocation(chain, install_id, hook, orjson.dumps(list(arguments)))
+        self._invocations.append(invocation)
+        self.last_used = time.monotonic()
+        self._pump()
+        return await invocation.done
+
+    async def loaded(self, chain: Chain) -> None:
+        """Returns when the chain's apps are loaded and set up. Starts the process if there is none."""
+        self._pump()
+        await chain.became_ready.wait()
+
+    async def tear_down(self, chain: Chain) -> None:
+        """Call teardownPlugin of every app of a chain that has it. What fails is logged for its owner."""
+        calls = [
+            self.invoke(chain, install.id, "teardownPlugin", ())
+            for install in chain.installs
+            if "teardownPlugin" in chain.hooks(install.id)
+        ]
+        logs = [line for result in await asyncio.gather(*calls) for line in result.logs]
+        if logs:
+            self._services.report.torn_down(chain.project, logs)
+
+    def kill(self, reason: str) -> None:
+        """End the process; its work is run again in another."""
+        if self._process is not None:
+            self._process.kill(reason)
+
+    async def close(self) -> None:
+        """End the process. Events in it are not answered any more."""
+        self._closing = True
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        await self._calls.close()
+        if self._process is not None:
+            self._process.kill("the server is stopping")
+        for run in (*self._in_flight.runs.values(), *self._invocations):
+            if isinstance(run, Invocation):
+                run.done.cancel()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._in_flight.runs or self._invocations) or any(chain.waiting for chain in self._chains.values())
+
+    def holds(self, chain: Chain) -> bool:
+        """Some work of this chain is not finished."""
+        runs = (*self._in_flight.runs.values(), *self._invocations)
+        return chain.waiting or any(run.chain is chain for run in runs)
+
+    @property
+    def alive(self) -> bool:
+        """It has a process, or is about to."""
+        return self._process is not None or self._starting is not None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        return tuple(self._chains.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Events and invocations in the process now."""
+        return len(self._in_flight.runs)
+
+    def tick(self, elapsed_seconds: float) -> None:
+        """Judge what runs. `elapsed_seconds` is the time since the last tick, less what the host itself was stopped."""
+        process = self._process
+        if process is None:
+            return
+        loading = any(chain.loaded is None for chain in self._chains.values())
+        if not self._in_flight.runs and not loading and not process.in_mid_frame:
+            self._watch.rest()
+            return
+        running = process.running()
+        if self._in_flight.batches or loading or running.in_app or not self._calls.waiting:
+            limits = self._limits_of(running.install_id)
+            verdict = self._watch.tick(running, process.cpu_seconds(), elapsed_seconds, limits)
+            if verdict is not None:
+                self._kill(verdict)
+                return
+        else:
+            self._watch.rest()
+        self._tick_waiting(elapsed_seconds)
+
+    def _tick_waiting(self, elapsed_seconds: float) -> None:
+        for sequence, waiting in self._calls.waiting.items():
+            waiting.seconds += elapsed_seconds
+            limit = self._in_flight.runs[sequence].chain.limits.hook_seconds
+            if waiting.seconds > limit and not waiting.cancelled:
+                waiting.cancelled = True
+                self._send(FrameKind.CANCEL, [sequence, f"ran longer than {limit:g} s (hook_seconds)"])
+            elif waiting.seconds > limit + WALL_GRACE_SECONDS:
+                message = f"ran longer than {limit:g} s and did not end when it was told to (hook_seconds)"
+                self._blame(sequence, waiting.install_id, "timeout", message, None)
+                assert self._process is not None
+                self._process.kill(message)
+                return
+
+    def _limits_of(self, install_id: int) -> Limits:
+        chains = self._chains.values()
+        return next((chain.limits for chain in chains if install_id in chain.bounds.installs), _DEFAULT_LIMITS)
+
+    # Sending
+
+    def _pump(self) -> None:
+        """Send what there is room for in the child."""
+        if self._process is None or self._starting is not None:
+            if self._chains and not self._closing and self._starting is None:
+                self._starting = asyncio.get_running_loop().create_task(self._start(), name="sandbox-start")
+            return
+        self._pump_invocations()
+        replaying = False
+        for chain in self._chains.values():
+            if chain.replay:
+                replaying = True
+                if chain.ready and not self._in_flight.batches:
+                    self._send_batch(chain, chain.replay, alone=True)
+        if replaying:
+            return
+        sent = True
+        while sent and len(self._in_flight.batches) < BATCHES_IN_FLIGHT:
+            sent = False
+            for chain in self._chains.values():
+                if chain.queue and chain.ready and len(self._in_flight.batches) < BATCHES_IN_FLIGHT:
+                    self._send_batch(chain, chain.queue, alone=False)
+                    sent = True
+
+    def _pump_invocations(self) -> None:
+        for _ in range(len(self._invocations)):
+            invocation = self._invocations.popleft()
+            if invocation.chain.ready:
+                self._send_invocation(invocation)
+            else:
+                self._invocations.append(invocation)
+
+    def _send_invocation(self, invocation: Invocation) -> None:
+        sequence = self._in_flight.add_invocation(invocation)
+        head = [sequence, invocation.chain.number, invocation.install_id, invocation.hook]
+        self._send(FrameKind.INVOKE, head, invocation.arguments)
+
+    def _send_batch(self, chain: Chain, queue: deque[Work[Any]], *, alone: bool) -> None:
+        works = chain.take_batch(queue, alone=alone)
+        if not works:
+            return
+        first = self._in_flight.add_batch(chain, works)
+        head, blob = chain.run_frame(first, works, trace=self._services.is_traced())
+        assert self._process is not None
+        self._process.send(FrameKind.RUN, head, blob)
+
+    def _send(self, kind: FrameKind, head: Any, blob: bytes = b"") -> None:
+        if self._process is not None:
+            self._process.send(kind, orjson.dumps(head), blob)
+
+    # Receiving
+
+    def _on_frame(self, kind: int, head: bytes, blob: bytes) -> None:
+        match kind:
+            case FrameKind.RESULTS:
+                self._on_results(*read_results(head, blob, self._in_flight.bounds_of))
+            case FrameKind.CALL:
+                self._on_call(read_call(head, self._in_flight.bounds_of))
+            case FrameKind.DONE:
+                self._on_done(read_done(head, blob, self._in_flight.bounds_of))
+            case FrameKind.LOADED:
+                self._on_loaded(read_loaded(head, self._bounds_of_chain))
+            case _:
+                raise ProtocolViolation(f"a frame of kind {kind} that was not expected")
+
+    def _bounds_of_chain(self, number: int) -> Bounds:
+        chain = self._chains.get(number)
+        if chain is None or chain.loaded is not None:
+            raise ProtocolViolation("LOADED for a chain that it was not given, or a second one")
+        return chain.bounds
+
+    def _on_loaded(self, frame: LoadedFrame) -> None:
+        chain = self._chains[frame.chain]
+        chain.loaded = frame.installs
+        wanted = [entry for entry in frame.installs if entry.error is None and "setupPlugin" in entry.hooks]
+        if chain.set_up:
+            for entry in wanted:
+                chain.setting_up += 1
+                self._send_invocation(Invocation(chain, entry.install_id, "setupPlugin", b"[]"))
+        if not chain.setting_up:
+            self._become_ready(chain)
+
+    def _set_up(self, chain: Chain, install_id: int, result: InvocationResult) -> None:
+        chain.start_logs += [line for line in result.logs if result.failure is None or line.source != "PLUGIN"]
+        if result.failure is not None:
+            assert chain.loaded is not None
+            chain.loaded = tuple(
+                entry._replace(error=result.failure) if entry.install_id == install_id else entry
+                for entry in chain.loaded
+            )
+        chain.setting_up -= 1
+        if not chain.setting_up:
+            self._become_ready(chain)
+
+    def _become_ready(self, chain: Chain) -> None:
+        assert chain.loaded is not None
+        chain.became_ready.set()
+        chain.known = chain.loaded
+        self._failed_loads = 0
+        self._in_flight.forget_set_up()
+        chain.has_delivery = any(entry.hooks & DELIVERY_HOOKS for entry in chain.loaded if entry.error is None)
+        self._services.report.loaded(chain.project, Loaded(chain.loaded, tuple(chain.start_logs)))
+        chain.start_logs = []
+        self._pump()
+
+    def _on_done(self, reply: InvocationReply) -> None:
+        run = self._in_flight.take_invocation(reply)
+        self._calls.ended(reply.sequence)
+        failure = None if reply.failure is None else HookFailure(run.install_id, *reply.failure)
+        result = InvocationResult(failure, reply.value, reply.notes.captures, reply.notes.logs)
+        run.finish(result)
+        if run.hook == "setupPlugin" and run.chain.setting_up:
+            self._set_up(run.chain, run.install_id, result)
+        self.last_used = time.monotonic()
+        self._pump()
+
+    def _on_results(self, batches_ended: int, results: list[tuple[int, ChainResult]]) -> None:
+        batch, works = self._in_flight.take_results(batches_ended, results)
+        waiting = self._calls.waiting
+        by_sink: dict[tuple[int, bool], tuple[Any, list[tuple[Any, ChainResult]]]] = {}
+        for work, (sequence, result) in zip(works, results, strict=True):
+            if waiting and sequence in waiting:
+                self._calls.ended(sequence)
+            sink = work.sink
+            key = (id(sink), work.chain.has_delivery)
+            entry = by_sink.get(key)
+            if entry is None:
+                by_sink[key] = entry = (sink, [])
+            entry[1].append((work.item, result))
+        if batch is not None:
+            batch.chain.batch_ended(batch, alone=bool(batch.events == 1 and batch.chain.replay))
+        self.last_used = time.monotonic()
+        for (_, has_delivery), (sink, delivered) in by_sink.items():
+            if not sink.closed:
+                sink.deliver(delivered, has_delivery=has_delivery)
+        self._pump()
+
+    def _on_call(self, request: HostCallRequest) -> None:
+        self._calls.start(request, self._in_flight.runs[request.sequence])
+
+    # Life and death
+
+    async def _start(self) -> None:
+        if self._failed_loads:
+            wait = min(_FIRST_LOAD_BACKOFF_SECONDS * 2 ** (self._failed_loads - 1), _LAST_LOAD_BACKOFF_SECONDS)
+            await asyncio.sleep(wait)
+        delay = 0.1
+        while not await self._open_process():
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 10.0)
+        self._watch = Watch()
+        self._starting = None
+        for chain in self._chains.values():
+            self._load(chain)
+
+    async def _open_process(self) -> bool:
+        process = SandboxProcess(self._on_frame, lambda reason: self._on_ended(process, reason))
+        try:
+            handle = await self._services.spawn(self._memory_bytes, process.exited)
+            self._process = process
+            await process.open(handle)
+        except (SandboxUnavailable, OSError) as error:
+            self._process = None
+            _log.error("sandbox_unavailable", error=str(error))
+            return False
+        return True
+
+    def _load(self, chain: Chain) -> None:
+        assert self._process is not None
+        self._process.send(FrameKind.LOAD, *chain.load_frame(self._services.library_version, self._services.now))
+
+    def _kill(self, verdict: Kill) -> None:
+        assert self._process is not None
+        running = self._process.running()
+        if verdict.blame:
+            self._blame(running.sequence, running.install_id, "timeout", verdict.message, running.line or None)
+        self._process.kill(verdict.message)
+
+    def _blame(self, sequence: int, install_id: int, kind: str, message: str, line: int | None) -> None:
+        """An install is left out of one event from now on, or altogether if it was being loaded or set up."""
+        failure = HookFailure(install_id, kind, message, line)
+        run = self._in_flight.runs.get(sequence)
+        if run is None:
+            chain = next((chain for chain in self._chains.values() if install_id in chain.bounds.installs), None)
+            if chain is None or chain.loaded is not None:
+                return  # it names what it was not given, so nobody can be blamed
+            chain.broken[install_id] = failure
+        elif install_id not in run.chain.bounds.installs or install_id in (run.failed or {}):
+            return
+        else:
+            run.failed = {**(run.failed or {}), install_id: failure}
+            if isinstance(run, Invocation) and run.hook == "setupPlugin":
+                run.chain.broken[install_id] = failure
+        self._blamed = failure
+
+    def _on_ended(self, process: SandboxProcess, reason: str) -> None:
+        """Put the unfinished work of a dead process back, first in line, and begin again."""
+        running = process.running()
+        process.release()
+        if process is not self._process:
+            return
+        self._process = None
+        if self._closing:
+            return
+        if process.ran_out_of_memory:
+            # Whoever asks last need not be who took it. The first in a new process is.
+            if self._in_flight.is_first:
+                message = "used up the memory of its sandbox and kept it (memory_bytes)"
+                self._blame(running.sequence, running.install_id, "memory", message, running.line or None)
+        elif self._blamed is None and running.in_app:
+            message = f"ended the sandbox: {process.cause}"
+            self._blame(running.sequence, running.install_id, "sandbox", message, running.line or None)
+        blamed, self._blamed = self._blamed, None
+        if blamed is None and any(not chain.ready for chain in self._chains.values()):
+            self._failed_loads = min(self._failed_loads + 1, 16)
+        elif blamed is None:
+            self._count_crash()
+        self._report_death(reason, running, blamed)
+        self._put_back()
+        self._calls.drop_all()
+        for chain in self._chains.values():
+            chain.forget_process()
+        if blamed is not None:
+            self._services.on_kill(blamed.install_id)
+        if self.busy:
+            self._pump()
+
+    def _report_death(self, reason: str, running: Running, blamed: HookFailure | None) -> None:
+        projects = {chain.project.id: chain.project for chain in self._chains.values()}
+        _log.warning(
+            "sandbox_replaced",
+            project_ids=sorted(projects),
+            reason=reason,
+            install_id=blamed.install_id if blamed else None,
+            hook=hook_name(running.hook) if blamed else None,
+            line=blamed.line if blamed else None,
+            events_to_run_again=len(self._in_flight.runs),
+        )
+        for project in projects.values():
+            self._services.report.restarted(project)
+
+    def _put_back(self) -> None:
+        for run in reversed(self._in_flight.take_all()):
+            if isinstance(run, Work):
+                run.chain.replay.appendleft(run)
+            elif run.failed:
+                run.fail(run.failed[run.install_id])
+            elif run.hook != "setupPlugin" or not run.chain.setting_up:  # that is called again after the next load
+                self._invocations.appendleft(run)
+
+    def _count_crash(self) -> None:
+        """It died with nobody to blame. The suspects bear it up to a bound."""
+        for run in self._in_flight.suspects():
+            run.crashes += 1
+            if run.crashes >= CRASHES:
+                message = f"the sandbox died {CRASHES} times while this was in it"
+                run.failed = {
+                    install.id: HookFailure(install.id, "sandbox", message, None) for install in run.chain.installs
+                }

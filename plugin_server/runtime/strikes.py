@@ -1,0 +1,27 @@
+"""Which installs cost too many sandboxes to share one: decisions only."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+STRIKES: Final = 3
+WINDOW_SECONDS: Final = 600.0
+
+
+class Strikes:
+    """Counts the sandboxes that each install cost."""
+
+    def __init__(self) -> None:
+        self._times: dict[int, deque[float]] = {}
+
+    def add(self, install_id: int, now: float) -> int | None:
+        """A sandbox ended at `now` (seconds) over that install.
+
+        The number within the last ten minutes when that makes three, which is when it has to be moved; else None.
+        """
+        times = self._times.setdefault(install_id, deque(maxlen=STRIKES))
+        times.append(now)
+        if len(times) < STRIKES or now - times[0] > WINDOW_SECONDS:
+            return None
+        return len(times)

@@ -1,0 +1,84 @@
+"""What a test sees of one call of a hook, and of all that followed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Why a hook failed. `line` is the innermost line of app code, or None."""
+
+    kind: str
+    """compile | app | retry | timeout | memory | sandbox | protocol | limit | host"""
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.message if self.line is None else f"{self.message} (line {self.line})"
+
+
+@dataclass(slots=True)
+class Run:
+    """One call of a hook."""
+
+    hook: str
+    event: Any = None
+    """The event as the apps left it, None when it was dropped; a list for processEventBatch; None for other hooks"""
+    error: RunError | None = None
+    captured: list[dict[str, Any]] = field(default_factory=list)
+    """`{"uuid", "event", "distinct_id", "timestamp", "properties"}` of each capture that the loop guard let pass"""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """`{"method", "url", "headers", "body", "json", "idempotency_key"}` of each request, in order"""
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    """`{"job", "payload", "run_at"}` of each job that was started"""
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    """`{"level", "message", "source"}`"""
+    cuts: list[dict[str, Any]] = field(default_factory=list)
+    """`{"reason", "install", "count", "chain"}` of what the loop guard cut"""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    value: Any = None
+    """What a hook returned whose answer means something (composeWebhook)"""
+    duration_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Node:
+    """A captured event, and what it led to."""
+
+    event: dict[str, Any]
+    """As it entered the chain"""
+    depth: int
+    run: Run
+    children: list[Node] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Node]:
+        yield self
+        for child in self.children:
+            yield from child
+
+
+@dataclass(slots=True)
+class Tree:
+    """All that followed from the captures so far. Iterating gives every event, parents first; `len` counts them."""
+
+    roots: list[Node] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Node]:
+        for root in self.roots:
+            yield from root
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @property
+    def cuts(self) -> list[dict[str, Any]]:
+        """What the loop guard cut on the way, in the order of the events."""
+        return [cut for node in self for cut in node.run.cuts]
+
+    @property
+    def depth(self) -> int:
+        """Of the deepest event; 0 when there is none."""
+        return max((node.depth for node in self), default=0)
