@@ -21,11 +21,14 @@ from RestrictedPython.transformer import RestrictingNodeTransformer, copy_locati
 
 from sandbox import builtins as app_names
 from sandbox.guards import (
+    ALIVE_GUARD,
     ATTRIBUTE_GUARD,
     CATCHABLE,
     CLASS_GUARD,
+    DELEGATE_GUARD,
     IMPORT_GUARD,
     SPECIAL_ATTRIBUTES,
+    TIMEOUT_GUARD,
     WRITE_GUARD,
     attribute_refusal,
 )
@@ -300,7 +303,23 @@ class AppPolicy(RestrictingNodeTransformer):
             word = type(leaving).__name__.lower()
             # It swallows whatever is being raised, the host's time-out included (PEP 765).
             self.refuse(leaving, f"{word} in a finally block would hide errors", f"put the {word} after the block")
-        return self.node_contents_visit(node)
+        self._refuse_yields(node.finalbody, "a finally block", "put the yield after the block")
+        if not all(_is_plain(handler.type) for handler in node.handlers):
+            self._refuse_yields(node.body, "a try whose errors are not plain names", "give the error a name of its own")
+        node = self.node_contents_visit(node)
+        if node.finalbody:
+            node.finalbody = [_in_time(node.finalbody)]
+        return node
+
+    def _refuse_yields(self, body: Sequence[ast.AST], place: str, instead: str) -> None:
+        # A generator that is forgotten there goes on when it is collected: in whichever app's time and name.
+        for node in _yields(body):
+            self.refuse(node, f"yield inside {place} is not available", instead)
+
+    def visit_YieldFrom(self, node: ast.YieldFrom) -> ast.AST:
+        node = self.node_contents_visit(node)
+        node.value = _guard_call(DELEGATE_GUARD, node.value)
+        return node
 
     def visit_TryStar(self, node: ast.AST) -> None:
         self.refuse(node, "except* is not part of the dialect", "write except")
@@ -377,8 +396,40 @@ def _leaving(body: Sequence[ast.AST], *, in_loop: bool = False) -> Iterator[ast.
         if isinstance(node, ast.Return) or (isinstance(node, ast.Break | ast.Continue) and not in_loop):
             yield node
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
-            loop = in_loop or isinstance(node, ast.For | ast.AsyncFor | ast.While)
-            yield from _leaving(list(ast.iter_child_nodes(node)), in_loop=loop)
+            if isinstance(node, ast.For | ast.AsyncFor | ast.While):
+                yield from _leaving(node.body, in_loop=True)
+                yield from _leaving(node.orelse, in_loop=in_loop)  # a break here leaves the loop round this one
+            else:
+                yield from _leaving(list(ast.iter_child_nodes(node)), in_loop=in_loop)
+
+
+def _is_plain(error: ast.expr | None) -> bool:
+    """Does nothing of the app's run to find out what this `except` catches?"""
+    if isinstance(error, ast.Tuple):
+        return all(map(_is_plain, error.elts))
+    return error is None or isinstance(error, ast.Name)
+
+
+def _yields(nodes: Sequence[ast.AST]) -> Iterator[ast.expr]:
+    """The yields among these that belong to the function round them."""
+    for node in nodes:
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            yield node
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _yields([*node.decorator_list, node.args])
+        elif isinstance(node, ast.Lambda):
+            yield from _yields([node.args])
+        else:
+            yield from _yields(list(ast.iter_child_nodes(node)))
+
+
+def _in_time(body: list[ast.stmt]) -> ast.stmt:
+    """The statements of a finally block, which run only in their app's own time, and whose errors hide no time-out."""
+    again = ast.Expr(ast.Call(ast.Name(TIMEOUT_GUARD, ast.Load()), [], []))
+    handler = ast.ExceptHandler(ast.Name(CATCHABLE, ast.Load()), None, [again, ast.Raise()])
+    kept = ast.Try(body, [handler], [], [])
+    wanted = ast.If(ast.Call(ast.Name(ALIVE_GUARD, ast.Load()), [], []), [kept], [])
+    return ast.fix_missing_locations(ast.copy_location(wanted, body[0]))
 
 
 def _guard_call(guard: str, value: ast.expr, *rest: ast.expr) -> ast.Call:

@@ -10,6 +10,7 @@ The guards' names are no identifiers, so no spelling in an app's source can rebi
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,6 +23,9 @@ WRITE_GUARD = "<write>"
 ATTRIBUTE_GUARD = "<attribute>"
 IMPORT_GUARD = "<import>"
 CLASS_GUARD = "<class>"
+DELEGATE_GUARD = "<delegate>"
+TIMEOUT_GUARD = "<timeout>"
+ALIVE_GUARD = "<alive>"
 CATCHABLE = "<Exception>"
 """What a bare `except:` catches: the host's time-outs derive from BaseException and pass."""
 
@@ -107,6 +111,37 @@ def write_guard(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__!r} objects are read-only for apps; keep the value in a variable or a dict")
 
 
+def delegate_guard(value: Any) -> Any:
+    """What `yield from value` iterates. A generator calls the `close` of the iterator that it delegates to, when it is collected too."""
+    iterator = iter(value)
+    return (item for item in iterator) if is_app_object(iterator) else iterator
+
+
+def timeout_guard() -> None:
+    """Called when a finally block or an `__exit__` fails: if it ran because of a time-out, that is raised again.
+
+    The error would take its place otherwise, and an error can be caught.
+    """
+    error = sys.exception()
+    while error is not None:
+        if not isinstance(error, Exception):
+            raise error from None
+        error = error.__context__
+
+
+def alive_guard(is_running: Callable[[], bool]) -> Callable[[], bool]:
+    """What a finally block asks before it runs: is this app's own code running?
+
+    A generator that is forgotten inside a block is closed when it is collected, which may be in another app's time or
+    after all of them. What it would do then is left out; the same in an `__exit__`. `is_running` says whose time it is.
+    """
+
+    def alive() -> bool:
+        return not isinstance(sys.exception(), GeneratorExit) or is_running()
+
+    return alive
+
+
 def is_app_object(value: object) -> bool:
     """Is this a class that an app defined, or an instance of one?"""
     return type(value) is AppType or type(type(value)) is AppType
@@ -163,21 +198,33 @@ def _exit_arguments(method: object, kind: Any, error: Any) -> tuple[Any, ...]:
     return (*_visible(kind, error), None) if method.__code__.co_argcount > 3 else _visible(kind, error)
 
 
-def _exit_without_traceback(method: Callable[..., Any]) -> Callable[..., bool]:
+def _exit_without_traceback(method: types.FunctionType) -> Callable[..., bool]:
     _exit_arguments(method, None, None)
 
     def __exit__(self: Any, kind: Any = None, error: Any = None, _traceback: object = None) -> bool:  # noqa: N807
-        suppress = bool(method(self, *_exit_arguments(method, kind, error)))
+        if not method.__globals__[ALIVE_GUARD]():
+            return False
+        try:
+            suppress = bool(method(self, *_exit_arguments(method, kind, error)))
+        except Exception:
+            timeout_guard()
+            raise
         return suppress and (error is None or isinstance(error, Exception))
 
     return __exit__
 
 
-def _async_exit_without_traceback(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[bool]]:
+def _async_exit_without_traceback(method: types.FunctionType) -> Callable[..., Awaitable[bool]]:
     _exit_arguments(method, None, None)
 
     async def __aexit__(self: Any, kind: Any = None, error: Any = None, _traceback: object = None) -> bool:  # noqa: N807
-        suppress = bool(await method(self, *_exit_arguments(method, kind, error)))
+        if not method.__globals__[ALIVE_GUARD]():
+            return False
+        try:
+            suppress = bool(await method(self, *_exit_arguments(method, kind, error)))
+        except Exception:
+            timeout_guard()
+            raise
         return suppress and (error is None or isinstance(error, Exception))
 
     return __aexit__

@@ -54,9 +54,13 @@ def _new(name: str, data: bytes = b"", *, usedforsecurity: bool = True) -> Any:
 
 
 def _pbkdf2_hmac(hash_name: str, password: bytes, salt: bytes, iterations: int, dklen: int | None = None) -> bytes:
-    if type(iterations) is not int or iterations > _KEY_ITERATIONS_LIMIT or (dklen or 0) > 1024:
-        raise ValueError(f"at most {_KEY_ITERATIONS_LIMIT} iterations and 1024 bytes")
-    return hashlib.pbkdf2_hmac(_algorithm(hash_name), password, salt, iterations, dklen)
+    name = _algorithm(hash_name)
+    if type(iterations) is not int or type(dklen) not in (int, type(None)):
+        raise TypeError("iterations and dklen are whole numbers")
+    block = hashlib.new(name, usedforsecurity=False).digest_size
+    if iterations * -(-(dklen or block) // block) > _KEY_ITERATIONS_LIMIT:  # each block of the key costs that many
+        raise ValueError(f"at most {_KEY_ITERATIONS_LIMIT} iterations, for each {block} bytes of the key")
+    return hashlib.pbkdf2_hmac(name, password, salt, iterations, dklen)
 
 
 HASHLIB: Mapping[str, object] = _CONSTRUCTORS | {"new": _new, "pbkdf2_hmac": _pbkdf2_hmac}

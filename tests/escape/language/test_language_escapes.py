@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
+import types
 from typing import Any, NoReturn
 
 import pytest
 
-from sandbox.environment import app_globals, reset_shared_state
+from sandbox.environment import app_globals
 from sandbox.facade import facade
 from sandbox.policy import AppSyntaxError, compile_app
-from tests.escape.language import hostile
+from tests.escape.language import hostile, hostile_objects, hostile_syntax
 
+MODULES = (hostile, hostile_syntax, hostile_objects)
 PROGRAMS = {
     name: program
-    for group in (
-        hostile.DUNDER_WALKS,
-        hostile.FRAMES,
-        hostile.FORMATTING,
-        hostile.NAMES,
-        hostile.CLASSES,
-        hostile.CAPABILITIES,
-        hostile.MUTATIONS,
-    )
+    for module in MODULES
+    for kind, group in vars(module).items()
+    if kind.isupper() and kind not in ("SYNTAX", "PLACES", "HOST_CALLS") and isinstance(group, dict)
     for name, program in group.items()
 }
 
@@ -45,6 +43,11 @@ async def fetch(_url: str) -> None:
     await Token()
 
 
+@functools.lru_cache(maxsize=1)
+def compiled(program: str) -> types.CodeType:
+    return compile_app(program, "app")
+
+
 def run(program: str, log: list[str]) -> Any:
     """What `attack()` returns in a fresh install; None where it was refused or failed."""
     storage = facade("storage", {"get": fetch, "set": fetch})
@@ -56,19 +59,28 @@ def run(program: str, log: list[str]) -> Any:
         "fetch": fetch,
         "stop": stop,
     }
-    reset_shared_state()
-    namespace: dict[str, Any] = app_globals(injected)
+    its_time = [True]
+    namespace: dict[str, Any] = app_globals(injected, is_running=lambda: its_time[0])
     try:
-        exec(compile_app(program, "app"), namespace)
+        return contextvars.Context().run(attack, program, namespace)
+    except AppSyntaxError as error:
+        return None if "line" in error.message or "source" in error.message else error
+    except (Exception, Stop):  # noqa: BLE001 - whatever ended it, it did not get through
+        return None
+    finally:
+        its_time[0] = False  # what it left behind is collected in somebody else's
+        for name in [name for name in namespace if name.isidentifier()]:
+            del namespace[name]
+
+
+def attack(program: str, namespace: dict[str, Any]) -> Any:
+    try:
+        exec(compiled(program), namespace)
         found = namespace["attack"]()
         if hasattr(found, "send"):
             found.send(None)
     except StopIteration as finished:
         return finished.value
-    except AppSyntaxError as error:
-        return None if "line" in error.message or "source" in error.message else error
-    except (Exception, Stop):  # noqa: BLE001 - whatever ended it, it did not get through
-        return None
     return found
 
 
@@ -77,7 +89,6 @@ def test_hostile_program(name: str) -> None:
     log: list[str] = []
     # Twice, as two installs: the second must find nothing that the first left.
     found = [run(PROGRAMS[name], log) for _ in range(2)]
-    reset_shared_state()
     assert not any(found)
     assert log == []
 
