@@ -201,7 +201,7 @@ class Settings(BaseSettings):
     max_sandboxes: int = Field(default=200, ge=1, examples=["500"])
     """Sandbox processes that are kept, at about 4 MB each. Beyond it those idle longest are ended; busy ones never are."""
     allow_unconfined_sandbox: bool = Field(default=False, examples=["true"])
-    """Will run apps without seccomp where the kernel lacks it. In this version no sandbox has it yet."""
+    """Runs apps where seccomp does not work; else the server does not start there. Only for apps trusted like the server."""
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(LogLevel.INFO, examples=["info"])
     """Lowest level that is logged."""
     log_format: Annotated[LogFormat, BeforeValidator(_lower)] = Field(LogFormat.AUTO, examples=["json"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import encodings.aliases
 import importlib
 import sys
 import time
@@ -27,6 +29,8 @@ from sandbox.guards import (
     write_guard,
 )
 from sandbox.modules.catalogue import importer, module_names
+from sandbox.modules.digests import warm_up_digests
+from sandbox.modules.times import warm_up_dates
 
 __all__ = ["app_globals", "warm_up"]
 
@@ -72,18 +76,11 @@ def warm_up() -> None:
         *(("_pylong",) if sys.version_info >= (3, 12) else ()),
     ):
         importlib.import_module(name)
-    for encoding in (
-        "ascii",
-        "cp1252",
-        "idna",
-        "latin-1",
-        "punycode",
-        "unicode_escape",
-        "utf-8",
-        "utf-8-sig",
-        "utf-16",
-        "utf-32",
+    for encoding in sorted(
+        {*encodings.aliases.aliases.values(), "idna", "punycode", "raw_unicode_escape", "unicode_escape"}
     ):
-        codecs.lookup(encoding)
-    time.localtime()  # the C library reads the zone once
+        with contextlib.suppress(LookupError):  # of another platform
+            codecs.lookup(encoding)
+    warm_up_digests()
+    warm_up_dates()
     module_names()

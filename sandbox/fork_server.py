@@ -1,8 +1,9 @@
 """The clean process that sandboxes are forked from: `python -I -m sandbox.fork_server FD`, with an empty environment.
 
 It is exec'ed by the host before anything else, so it holds none of the host's memory, connections or secrets, and has
-imported all that a sandbox needs. Over the seqpacket socket FD it takes `{"fork": memory bytes}` with two descriptors
-(the sandbox's socket and page) and answers `{"pid": …}` with a pidfd; it reports `{"exited": pid, "status": …}` when a child ends.
+imported all that a sandbox needs. Over the seqpacket socket FD it takes `{"fork": memory bytes, "leave_out": […]}` with
+three descriptors (the sandbox's socket, page and pipe for traces) and answers `{"pid": …}` with a pidfd; `{"self_test": true}` is answered
+by `{"self_test": …}` (sandbox/self_test.py). It reports `{"exited": pid, "status": …}` when a child ends.
 
 Rejected: forking from the host (a child would start with the host's secrets), and spawning each sandbox (60 ms
 against 5).
@@ -11,32 +12,35 @@ against 5).
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import faulthandler
 import gc
 import json
 import mmap
 import os
-import resource
 import selectors
 import signal
 import socket
 import sys
-from pathlib import Path
-from typing import Final, NoReturn
+import warnings
+from collections.abc import Collection
+from typing import NoReturn
 
+from sandbox.confinement import confine, hold_only, prepare_process
 from sandbox.environment import warm_up
 from sandbox.page import Page, SoftTimer
-from sandbox.wire import PAGE_BYTES
+from sandbox.self_test import run_self_test
+from sandbox.wire import PAGE_BYTES, TRACE_SIGNAL
 from sandbox.worker import Worker
-
-_PR_SET_PDEATHSIG: Final = 1
-_CONNECTION, _PAGE = 3, 4
 
 
 def main() -> None:
     """Serve until the host closes the control socket."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    inherited = int(sys.argv[1])
+    control = socket.socket(fileno=os.dup(inherited))  # at a low number, for `hold_only` to close it
+    os.close(inherited)
+    prepare_process()
     warm_up()
+    warnings.simplefilter("ignore")  # to show one is to look for its source
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # events are freed by their reference counts; cycles are an app's, and rare
@@ -58,14 +62,18 @@ def main() -> None:
 
 
 def _serve(control: socket.socket) -> None:
-    message, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
-    if not message:
+    raw, descriptors, _, _ = socket.recv_fds(control, 4096, 3)
+    if not raw:
         sys.exit(0)
-    memory_bytes = json.loads(message)["fork"]
+    message = json.loads(raw)
+    if "self_test" in message:
+        control.sendall(json.dumps({"self_test": run_self_test()}).encode())
+        return
+    parent_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
-        signal.set_wakeup_fd(-1)
-        _become_sandbox(descriptors, memory_bytes)
+        connection, page_memory, traces = descriptors
+        _become_sandbox(connection, page_memory, traces, message["fork"], parent_pid, message["leave_out"])
     for descriptor in descriptors:
         os.close(descriptor)
     pidfd = os.pidfd_open(pid)
@@ -85,43 +93,25 @@ def _report_exits(control: socket.socket) -> None:
         control.sendall(json.dumps(report).encode())
 
 
-def _become_sandbox(descriptors: list[int], memory_bytes: int) -> NoReturn:
-    """In the forked child: keep the two descriptors and nothing else, bound the resources, serve."""
+def _become_sandbox(
+    connection: int, page_memory: int, traces: int, memory_bytes: int, parent_pid: int, leave_out: Collection[str]
+) -> NoReturn:
+    """In the forked child: keep the socket, the page and the pipe for traces, lose the rest, serve."""
     status = 1
     try:
         os.setsid()
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        parked = [os.dup2(descriptor, 100 + place) for place, descriptor in enumerate(descriptors)]
-        os.dup2(parked[0], _CONNECTION)
-        os.dup2(parked[1], _PAGE)
-        null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(null, standard)
-        os.closerange(5, 4096)
-        _limit_resources(memory_bytes)
-        _die_with_parent()
-        os.environ.clear()
-        page = Page(mmap.mmap(_PAGE, PAGE_BYTES))
+        page = Page(mmap.mmap(page_memory, PAGE_BYTES))
+        kept = hold_only(connection, traces)
         timer = SoftTimer(page)
         timer.start()
-        Worker(socket.socket(fileno=_CONNECTION), page, timer).serve()
+        faulthandler.register(TRACE_SIGNAL, file=2, all_threads=False)  # in C, so it answers from within long calls too
+        confine(memory_bytes, parent_pid, leave_out)
+        Worker(kept, page, timer).serve()
         status = 0
     finally:
         os._exit(status)
-
-
-def _limit_resources(memory_bytes: int) -> None:
-    """Memory beyond what the interpreter has mapped already; no files, processes or core dumps."""
-    statm = Path("/proc/self/statm").read_text(encoding="ascii")
-    mapped = int(statm.split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory_bytes, mapped + memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from sandbox.dialect import AppPolicy, bound_names
 
 SOURCE_LIMIT_BYTES = 256 * 1024
+_NO_FILE = "\ud800"
+"""Name of the source while it is compiled. To quote the line of a syntax error Python opens the file of that name, which
+kills a confined process; text that cannot be encoded names no file, so it takes the line from the source."""
 _PROBLEMS_SHOWN = 10
 _MESSAGE_LIMIT = 8000
 """Characters: a name in the source can be as long as the source."""
@@ -46,15 +49,22 @@ def compile_app(source: str, file_name: str) -> types.CodeType:
 
 
 def _compiled(source: str, file_name: str) -> types.CodeType:
-    tree = ast.parse(source, file_name)
+    tree = ast.parse(source, _NO_FILE)
     policy = AppPolicy(bound_names(tree))
     restricted = policy.visit(tree)
     if policy.problems:
         raise _joined(policy.problems)
     # dont_inherit: this module's own `from __future__` is not the app's.
-    code = compile(ast.fix_missing_locations(restricted), file_name, "exec", dont_inherit=True)
+    code = compile(ast.fix_missing_locations(restricted), _NO_FILE, "exec", dont_inherit=True)
     assert isinstance(code, types.CodeType)
-    return code
+    return _renamed(code, file_name)
+
+
+def _renamed(code: types.CodeType, file_name: str) -> types.CodeType:
+    constants = tuple(
+        _renamed(value, file_name) if isinstance(value, types.CodeType) else value for value in code.co_consts
+    )
+    return code.replace(co_filename=file_name, co_consts=constants)
 
 
 def _located(line: int | None, text: str) -> str:

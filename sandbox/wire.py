@@ -1,4 +1,4 @@
-"""What passes between host and child: frames on one stream socket, and the page that says what is running.
+"""What passes between host and child: frames on one stream socket, the page that says what is running, and traces.
 
 This is the only module that both sides share a format through. A frame is a fixed header, a JSON head and a blob of
 raw bytes (events, properties), so that event bytes are neither escaped nor copied into JSON:
@@ -13,6 +13,7 @@ these heads), one frame per event (10–140 µs a round trip against 1–2 µs i
 
 from __future__ import annotations
 
+import signal
 import struct
 from enum import IntEnum
 from typing import Final
@@ -84,6 +85,8 @@ class Word(IntEnum):
     """Of app code, as of the last timer tick"""
 
 
+TRACE_SIGNAL: Final = signal.SIGUSR1
+"""A child that gets it writes where it is to its standard error, which is a pipe to the host"""
 OUT_OF_MEMORY_STATUS: Final = 12
 """A child ends itself so when an app has used up its memory and keeps it"""
 PAGE_BYTES: Final = 64

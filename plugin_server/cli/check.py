@@ -19,6 +19,7 @@ from plugin_server.model.errors import ConfigurationError, PluginServerError
 from plugin_server.model.project import App, Install, Limits, LoopPolicy, Project
 from plugin_server.outputs.topics import make_topics
 from plugin_server.registry.registry import load_registry
+from plugin_server.runtime.fork_server import ForkServer
 from plugin_server.runtime.pool import SandboxPool
 from plugin_server.runtime.replies import ChainResult, Loaded, LoadedInstall
 from plugin_server.runtime.work import SandboxReport, Work
@@ -40,7 +41,7 @@ async def run_checks(settings: Settings, environ: Mapping[str, str]) -> bool:
         "projects": lambda: _check_projects(settings, environ),
         "event log": lambda: _check_event_log(settings),
         "database": lambda: _check_database(settings),
-        "sandbox": _check_sandbox,
+        "sandbox": lambda: _check_sandbox(settings),
     }
     typer.echo("ok      settings")
     well = True
@@ -59,7 +60,7 @@ async def _check_projects(settings: Settings, environ: Mapping[str, str]) -> str
     registry = load_registry(settings.projects_file, environ)
     problems: list[str] = []
     for project in registry.projects:
-        loaded = await _load(project)
+        loaded = await _load(project, settings)
         names = {install.id: install.label for install in project.installs}
         problems += [
             f"{names[entry.install_id]} in {project.name}: {entry.error.message}" for entry in loaded if entry.error
@@ -102,11 +103,12 @@ async def _check_database(settings: Settings) -> str:
     return "SQLite" if database.is_sqlite else "Postgres"
 
 
-async def _check_sandbox() -> str:
+async def _check_sandbox(settings: Settings) -> str:
     app = App("check", "0", "main.py", _PROBE_APP, {})
     project = Project(1, "check", "check", (Install(1, app, 1, {}),), LoopPolicy(), Limits())
     sink = _OneResult()
-    async with _pool(_Collected()) as pool:
+    fork_server = ForkServer(allow_unconfined=settings.allow_unconfined_sandbox)
+    async with _pool(_Collected(), fork_server) as pool:
         pool.submit(project, [Work("event", _PROBE_EVENT, sink)])
         try:
             async with asyncio.timeout(_SANDBOX_SECONDS):
@@ -115,13 +117,14 @@ async def _check_sandbox() -> str:
             raise ConfigurationError("a sandbox did not answer; its limits on this host may be too low") from None
     if '"seen":true' not in result.properties:
         raise ConfigurationError(f"a sandbox did not run its app: {result.notes}")
-    return "an app ran in a child process"
+    assert fork_server.confinement is not None
+    return f"an app ran in a child process; {fork_server.confinement.describe()}"
 
 
-async def _load(project: Project) -> Sequence[LoadedInstall]:
+async def _load(project: Project, settings: Settings) -> Sequence[LoadedInstall]:
     """Load a project's apps in sandboxes of their own, as at the first event."""
     collected = _Collected()
-    async with _pool(collected) as pool:
+    async with _pool(collected, ForkServer(allow_unconfined=settings.allow_unconfined_sandbox)) as pool:
         try:
             async with asyncio.timeout(_SANDBOX_SECONDS):
                 await pool.load(project)
@@ -162,9 +165,9 @@ class _OneResult:
 
 
 @asynccontextmanager
-async def _pool(report: SandboxReport) -> AsyncIterator[SandboxPool]:
+async def _pool(report: SandboxReport, fork_server: ForkServer) -> AsyncIterator[SandboxPool]:
     """A pool for as long as the block runs."""
-    pool = SandboxPool(HostApi(), report, "check", 1_000_000)
+    pool = SandboxPool(HostApi(), report, "check", 1_000_000, fork_server=fork_server)
     await pool.start()
     try:
         yield pool

@@ -37,6 +37,7 @@ from plugin_server.model.errors import ConfigurationError, EventLogUnavailable
 from plugin_server.model.project import Isolation, Project
 from plugin_server.outputs.topics import make_topics
 from plugin_server.registry.registry import Registry, load_registry
+from plugin_server.runtime.fork_server import ForkServer
 from plugin_server.runtime.pool import SandboxPool
 from plugin_server.settings import DeliveryGuarantee, Role, Settings
 
@@ -188,6 +189,7 @@ class Service:
             report,
             version("plugin-server"),
             self._settings.record_bytes,
+            fork_server=ForkServer(allow_unconfined=self._settings.allow_unconfined_sandbox),
             is_traced=lambda: self._hub.following,
             max_sandboxes=self._settings.max_sandboxes,
             shared_memory_bytes=max(shared, default=None),

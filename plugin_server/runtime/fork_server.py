@@ -5,66 +5,143 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import structlog
 
-from plugin_server.model.errors import SandboxUnavailable
-from sandbox.wire import PAGE_BYTES
+from plugin_server.model.errors import ConfigurationError, SandboxUnavailable
+from sandbox.wire import PAGE_BYTES, TRACE_SIGNAL
 
 _SPAWN_SECONDS: Final = 10.0
+_TRACE_MILLISECONDS: Final = 5
+_TRACE_BYTES: Final = 16 * 1024
 _MESSAGE_BYTES: Final = 4096
 _BUFFER_BYTES: Final = 4 * 2**20
+_SECCOMP: Final = "seccomp"
+_PROGRAM: Final = ("-m", "sandbox.fork_server")
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxHandle:
-    """A forked child: its process, the socket to it, the page that it writes (a descriptor to map)."""
+    """A forked child: its process, the socket to it, the page that it writes (a descriptor to map), the pipe of its traces."""
 
     pid: int
     pidfd: int
     connection: socket.socket
     page: int
+    traces: int
 
     def kill(self) -> None:
         """End the process at once. By descriptor, so never another process that got its number."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    def trace(self) -> str:
+        """Where it is, innermost first, as it says itself; empty if it does not say so within some milliseconds, which this blocks."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self.pidfd, TRACE_SIGNAL)
+            poll = select.poll()
+            poll.register(self.traces, select.POLLIN)
+            if poll.poll(_TRACE_MILLISECONDS):
+                time.sleep(_TRACE_MILLISECONDS / 5_000)  # the rest of it
+                return os.read(self.traces, _TRACE_BYTES).decode("ascii", "replace")
+        return ""
+
     def release(self) -> None:
         """Give the descriptors back."""
         self.connection.close()
-        os.close(self.pidfd)
-        os.close(self.page)
+        for descriptor in (self.pidfd, self.page, self.traces):
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What confines sandboxes on this host, as the fork server found by trying (sandbox/self_test.py)."""
+
+    results: tuple[tuple[str, str | None], ...]
+    """What was tried, `mechanism` or `mechanism: call`, and why it is not well, or None"""
+    landlock_abi: int
+    user_id: int
+    """Of sandboxes"""
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """By mechanism, the first that was found."""
+        found: dict[str, str] = {}
+        for tried, problem in self.results:
+            if problem is not None:
+                mechanism, _, call = tried.partition(": ")
+                found.setdefault(mechanism, f"{call}: {problem}" if call else problem)
+        return found
+
+    def describe(self) -> str:
+        """One line for the operator."""
+        problems = self.problems
+        shown = {
+            "seccomp": "seccomp",
+            "Landlock": f"Landlock (ABI {self.landlock_abi})",
+            "no_new_privs": "no_new_privs",
+            "rlimits": "rlimits",
+            "user": f"uid {self.user_id}",
+        }
+        tried = {name.partition(": ")[0] for name, _ in self.results}
+        working = ", ".join(text for name, text in shown.items() if name in tried and name not in problems)
+        missing = "".join(f"; without {name} ({problem})" for name, problem in problems.items())
+        return f"{working or 'unconfined'}{missing}"
 
 
 class ForkServer:
     """One exec'ed, clean process that forks sandboxes. It dies with the host, and its sandboxes with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_unconfined: bool = False, program: Sequence[str] = _PROGRAM) -> None:
+        """`program`: arguments of `python -I`, before the number of the control socket.
+
+        Only with `allow_unconfined` sandboxes are forked where seccomp does not work, then with all else that does.
+        """
+        self._allow_unconfined = allow_unconfined
+        self._program = tuple(program)
+        self._confinement: Confinement | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
-        self._answer: asyncio.Future[tuple[int, int]] | None = None
+        self._answer: asyncio.Future[tuple[dict[str, Any], list[int]]] | None = None
         self._exit_callbacks: dict[int, Callable[[int], None]] = {}
         self._lock = asyncio.Lock()
 
+    @property
+    def confinement(self) -> Confinement | None:
+        """What the self-test found at the first start."""
+        return self._confinement
+
     async def start(self) -> None:
-        """Start the process. Raises SandboxUnavailable."""
+        """Start the process, and at the first start try out what confines its children.
+
+        Raises SandboxUnavailable, and ConfigurationError if seccomp does not work here, unless that is allowed.
+        """
+        await self._execute()
+        if self._confinement is None:
+            try:
+                self._confinement = await self._try_confinement()
+            except BaseException:
+                await self.stop()
+                raise
+
+    async def _execute(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-I",
-                "-m",
-                "sandbox.fork_server",
+                *self._program,
                 str(theirs.fileno()),
                 env={},
                 cwd="/",
@@ -80,28 +157,63 @@ class ForkServer:
         self._control = ours
         asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
 
+    async def _try_confinement(self) -> Confinement:
+        try:
+            answer, _ = await self._ask({"self_test": True})
+        except (OSError, TimeoutError, EOFError) as error:
+            raise SandboxUnavailable(f"the fork server does not answer: {error!r}") from error
+        report = answer["self_test"]
+        confinement = Confinement(tuple(report["results"].items()), report["landlock_abi"], report["user_id"])
+        problems = confinement.problems
+        if _SECCOMP not in problems:
+            if problems:
+                _log.warning(
+                    "sandbox_confinement_incomplete",
+                    problems=problems,
+                    remedy="seccomp holds without them; see the sandbox in docs/operations.md",
+                )
+            return confinement
+        if not self._allow_unconfined:
+            raise ConfigurationError(
+                f"sandboxes cannot be confined: seccomp does not work on this host ({problems[_SECCOMP]}). Use Linux on "
+                "x86_64 or aarch64 with CONFIG_SECCOMP_FILTER, and a container profile that allows prctl; or, to run only "
+                "apps that you trust as you trust this server, set ALLOW_UNCONFINED_SANDBOX=true"
+            )
+        _log.warning(
+            "sandbox_unconfined",
+            problems=problems,
+            remedy="apps can make any system call: run only such as you trust, or use a kernel with seccomp "
+            "and remove ALLOW_UNCONFINED_SANDBOX",
+        )
+        return confinement
+
     async def spawn(self, memory_bytes: int, on_exit: Callable[[int], None]) -> SandboxHandle:
         """Fork a sandbox that may map `memory_bytes` more than the interpreter has.
 
         `on_exit(status)` is called once when it ends: an exit code, or minus a signal's number. Raises
-        SandboxUnavailable; the fork server is then started again by the next call.
+        SandboxUnavailable; the fork server is then started again by the next call. Raises ConfigurationError as `start`.
         """
         async with self._lock:
             if self._control is None:
                 await self.start()
             ours, theirs = _make_connection()
             page = _make_page()
+            traces, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                pid, pidfd = await self._request(memory_bytes, theirs.fileno(), page)
+                message = {"fork": memory_bytes, "leave_out": self._left_out()}
+                answer, (pidfd,) = await self._ask(message, theirs.fileno(), page, written)
             except (OSError, TimeoutError, EOFError) as error:
                 ours.close()
                 os.close(page)
+                os.close(traces)
                 await self.stop()
                 raise SandboxUnavailable(f"the fork server does not answer: {error!r}") from error
             finally:
                 theirs.close()
+                os.close(written)
+            pid = answer["pid"]
             self._exit_callbacks[pid] = on_exit
-            return SandboxHandle(pid, pidfd, ours, page)
+            return SandboxHandle(pid, pidfd, ours, page, traces)
 
     async def stop(self) -> None:
         """End the fork server and with it all sandboxes."""
@@ -119,10 +231,15 @@ class ForkServer:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
-    async def _request(self, memory_bytes: int, connection: int, page: int) -> tuple[int, int]:
+    def _left_out(self) -> list[str]:
+        """Only what is known not to work, so that a child in which it fails unforeseen does not run."""
+        return [_SECCOMP] if self._confinement is not None and _SECCOMP in self._confinement.problems else []
+
+    async def _ask(self, message: dict[str, Any], *descriptors: int) -> tuple[dict[str, Any], list[int]]:
+        """Its answer, and the descriptors that came with it. Raises OSError, TimeoutError, EOFError."""
         assert self._control is not None
         self._answer = asyncio.get_running_loop().create_future()
-        socket.send_fds(self._control, [orjson.dumps({"fork": memory_bytes})], [connection, page])
+        socket.send_fds(self._control, [orjson.dumps(message)], descriptors)
         try:
             async with asyncio.timeout(_SPAWN_SECONDS):
                 return await self._answer
@@ -141,10 +258,17 @@ class ForkServer:
             self._lost()
             return
         message = orjson.loads(raw)
-        if "pid" in message:
+        if "exited" not in message:
             if self._answer is not None and not self._answer.done():
-                self._answer.set_result((message["pid"], descriptors[0]))
+                self._answer.set_result((message, descriptors))
             return
+        if message["status"] == -signal.SIGSYS:
+            _log.error(
+                "sandbox_made_a_forbidden_call",
+                pid=message["exited"],
+                remedy="an app got out of the language's bounds and was stopped by seccomp: see which install "
+                "sandbox_replaced names, remove it, and report how it did that",
+            )
         on_exit = self._exit_callbacks.pop(message["exited"], None)
         if on_exit is not None:
             on_exit(message["status"])

@@ -75,7 +75,7 @@ class SandboxPool:
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def start(self) -> None:
-        """Start the fork server and the watchdog. Raises SandboxUnavailable."""
+        """Start the fork server and the watchdog. Raises SandboxUnavailable, or ConfigurationError without seccomp."""
         await self._fork_server.start()
         loop = asyncio.get_running_loop()
         self._tasks = [

@@ -407,7 +407,8 @@ class Sandbox:
         assert self._process is not None
         running = self._process.running()
         if verdict.blame:
-            self._blame(running.sequence, running.install_id, "timeout", verdict.message, running.line or None)
+            line = self._process.line(running.install_id) or running.line or None
+            self._blame(running.sequence, running.install_id, "timeout", verdict.message, line)
         self._process.kill(verdict.message)
 
     def _blame(self, sequence: int, install_id: int, kind: str, message: str, line: int | None) -> None:

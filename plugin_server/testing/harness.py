@@ -102,7 +102,7 @@ class AppHarness:
         self._watching: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        self._fork_server = ForkServer()
+        self._fork_server = ForkServer(allow_unconfined=self._allow_unconfined)
         await self._fork_server.start()
         services = SandboxServices(
             self._fork_server.spawn, HostApi(), self, version("plugin-server"), _RECORD_BYTES, now=self._now

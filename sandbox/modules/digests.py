@@ -66,6 +66,15 @@ def _pbkdf2_hmac(hash_name: str, password: bytes, salt: bytes, iterations: int, 
 HASHLIB: Mapping[str, object] = _CONSTRUCTORS | {"new": _new, "pbkdf2_hmac": _pbkdf2_hmac}
 
 
+def warm_up_digests() -> None:
+    """OpenSSL finds each algorithm at its first use, and reads its configuration at the first of all."""
+    for name in _ALGORITHMS:
+        _new(name, b"x").hexdigest()
+        hmac.digest(b"x", b"x", name)
+        hmac.new(b"x", b"x", name).hexdigest()
+        hashlib.pbkdf2_hmac(name, b"x", b"x", 1)
+
+
 class _Hmac:
     """hmac.HMAC without what a Python class shows of its workings."""
 

@@ -139,3 +139,10 @@ def time_members(clock: Clock) -> dict[str, object]:
         "strftime": strftime,
         "sleep": sleep,
     }
+
+
+def warm_up_dates() -> None:
+    """The C library reads its zone once, and the strptime of both modules makes its tables."""
+    time.localtime()
+    real.datetime.strptime("2026-01-01Z", "%Y-%m-%d%z")
+    real.datetime.now(real.UTC).strftime("%c %Z")
