@@ -123,10 +123,13 @@ def timeout_guard() -> None:
     The error would take its place otherwise, and an error can be caught.
     """
     error = sys.exception()
-    while error is not None:
-        if not isinstance(error, Exception):
-            raise error from None
-        error = error.__context__
+    try:
+        while error is not None:
+            if not isinstance(error, Exception):
+                raise error from None
+            error = error.__context__
+    finally:
+        del error  # this frame would be in a cycle with it
 
 
 def alive_guard(is_running: Callable[[], bool]) -> Callable[[], bool]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import types
 from collections.abc import Callable, Generator
@@ -109,12 +110,8 @@ def _close(
 ) -> None:
     """End a hook that is given up. What it does about that no longer counts."""
     page.enter(sequence, install, hook)
-    try:
+    with contextlib.suppress(Exception, HookTimeout):  # it has failed already
         call(coroutine.close)
-    except (Exception, HookTimeout):  # noqa: BLE001, S110 - it has failed already
-        pass
-    finally:
-        page.leave()
 
 
 def outstanding(effects: Effects) -> Generator[HostCall, None, None]:
@@ -146,3 +143,5 @@ def describe_under_watch(error: BaseException, app: App, page: Page, effects: Ef
         return Failure("timeout", str(timeout))
     finally:
         page.enter(sequence, app.id, hook)
+        # Its frames hold it in turn, and a cycle would be freed in whichever app's time.
+        error.__traceback__ = error.__context__ = error.__cause__ = None

@@ -145,12 +145,14 @@ class Scheduler:
             self._page.leave()
         # Both exceptions are gone by now, and with them what they kept.
         self._page.overran = ""
+        self._page.enter(run.sequence, self._page.install, 0)
+        _forget_frames(error)
         generator.close()
+        _forget_frames(error)
         self._forget_calls(effects)
         if failure.kind == "memory":
-            self._page.enter(run.sequence, self._page.install, 0)
             end_if_used_up(run.limits.memory_bytes)
-            self._page.leave()
+        self._page.leave()
         return self._start(run.without(self._page.install, failure))
 
     def _suspend(self, run: Run, generator: Generator[HostCall, None, Any], effects: Effects, waited: HostCall) -> None:
@@ -191,6 +193,12 @@ class Scheduler:
         effects.numbers[install] = number + 1
         self._send_call(call_id, effects.sequence, install, number, name, arguments)
         return call
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """An error that was thrown into a run holds frames that hold the error: a cycle, freed in whichever app's time."""
+    if error is not None:
+        error.__traceback__ = error.__context__ = None
 
 
 def _is_own(waited: Any, effects: Effects) -> bool:

@@ -100,7 +100,7 @@ class HookRun:
         sequence: int,
         app: App,
         hook: str,
-        arguments: list[Any],
+        arguments: bytes,
         send: Callable[[HookRun, Answer, Effects], None],
     ) -> None:
         self.sequence = sequence
@@ -117,8 +117,10 @@ class HookRun:
     def begin(self, effects: Effects) -> Generator[HostCall, None, Answer]:
         effects.may_capture = self.hook not in ("setupPlugin", "teardownPlugin")
         if self._failure is not None:
+            effects.log(self.app.id, "ERROR", f"{self.hook} failed: {self._failure.located()}", "PLUGIN")
             return _failed(self._failure)
-        return invoke(self.app, self.hook, self._arguments, effects, self._page, self.limits.event_bytes)
+        # The generator alone holds the arguments, so that what the app puts into them is freed while the page names it.
+        return invoke(self.app, self.hook, orjson.loads(self._arguments), effects, self._page, self.limits.event_bytes)
 
     def finish(self, result: Answer, effects: Effects) -> None:
         if self.hook == "setupPlugin":
@@ -234,9 +236,9 @@ class Worker:
 
     def _invoke(self, head: list[Any], blob: bytes) -> None:
         sequence, chain, install, hook = head
-        loaded, arguments = self._chains[chain], orjson.loads(blob)
+        loaded = self._chains[chain]
         app = loaded.apps[install]
-        self._scheduler.submit(HookRun(loaded, self._page, sequence, app, hook, arguments, self._finish_hook))
+        self._scheduler.submit(HookRun(loaded, self._page, sequence, app, hook, blob, self._finish_hook))
 
     def _finish_hook(self, run: HookRun, answer: Answer, effects: Effects) -> None:
         failure, value = answer

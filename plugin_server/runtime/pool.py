@@ -15,7 +15,8 @@ from plugin_server.runtime.fork_server import ForkServer
 from plugin_server.runtime.route import OneChain, Place, Relay, Route, Spread
 from plugin_server.runtime.sandbox import Sandbox, SandboxServices
 from plugin_server.runtime.strikes import Strikes
-from plugin_server.runtime.watchdog import TICK_SECONDS, watch
+from plugin_server.runtime.watch import TICK_SECONDS
+from plugin_server.runtime.watchdog import watch
 from plugin_server.runtime.work import HostCalls, SandboxReport, Work
 
 _EVICT_SECONDS: Final = 1.0

@@ -14,6 +14,7 @@ from plugin_server.runtime.chain import Chain
 from plugin_server.runtime.replies import ChainResult, Notes
 from plugin_server.runtime.sandbox import Sandbox
 from plugin_server.runtime.work import Work
+from sandbox import codec
 from sandbox.event import check_whole, finish, open_envelope, stamps
 from sandbox.wire import EventOutcome
 
@@ -94,6 +95,8 @@ class Relay:
     def submit(self, works: Sequence[Work[Any]]) -> None:
         begun: list[tuple[Passage, bytes]] = []
         for work in works:
+            if work.sink.closed:
+                continue
             try:
                 event = open_envelope(work.raw, self._project.id)
                 raw = orjson.dumps(event)
@@ -131,7 +134,7 @@ class Relay:
             self._segments[number + 1].submit(onward)
 
     def _finished(self, passage: Passage, raw: str) -> ChainResult:
-        event = orjson.loads(raw)
+        event = codec.loads(raw)
         failed = {failure.install_id for failure in passage.notes.failures}
         ran = [
             install
@@ -144,7 +147,7 @@ class Relay:
             [install.label for install in ran if install.id in failed],
         )
         name, distinct_id, timestamp, elements, properties = finish(
-            event, orjson.dumps(event["properties"]), passage.now, marks
+            event, codec.dumps(event["properties"]), passage.now, marks
         )
         notes = passage.notes if passage.notes != Notes() else None
         return ChainResult(EventOutcome.EMIT, name, distinct_id, timestamp, elements, properties.decode(), notes)

@@ -193,25 +193,27 @@ class Sandbox:
         """Events and invocations in the process now."""
         return len(self._in_flight.runs)
 
-    def tick(self, elapsed_seconds: float) -> None:
-        """Judge what runs. `elapsed_seconds` is the time since the last tick, less what the host itself was stopped."""
-        process = self._process
-        if process is None:
-            return
+    def tick(self, elapsed_seconds: float) -> float:
+        """Judge what runs; the seconds after which to do so again.
+
+        `elapsed_seconds` is the time since the last tick, less what the host itself was stopped.
+        """
+        process, watch = self._process, self._watch
         loading = any(chain.loaded is None for chain in self._chains.values())
-        if not self._in_flight.runs and not loading and not process.in_mid_frame:
-            self._watch.rest()
-            return
+        if process is None or not (self._in_flight.runs or loading or process.in_mid_frame):
+            watch.rest()
+            return watch.next_seconds
         running = process.running()
         if self._in_flight.batches or loading or running.in_app or not self._calls.waiting:
             limits = self._limits_of(running.install_id)
-            verdict = self._watch.tick(running, process.cpu_seconds(), elapsed_seconds, limits)
+            verdict = watch.tick(running, process.cpu_seconds(), elapsed_seconds, limits)
             if verdict is not None:
                 self._kill(verdict)
-                return
+                return watch.next_seconds
         else:
-            self._watch.rest()
+            watch.rest()
         self._tick_waiting(elapsed_seconds)
+        return watch.next_seconds
 
     def _tick_waiting(self, elapsed_seconds: float) -> None:
         for sequence, waiting in self._calls.waiting.items():

@@ -12,8 +12,12 @@ from typing import Final
 from plugin_server.model.project import Limits
 from plugin_server.runtime.process import Running
 
-CPU_GRACE_SECONDS: Final = 0.025
-"""After `cpu_seconds` the child's own timer, which ticks every 10 ms, has this long to end the hook."""
+TICK_SECONDS: Final = 0.02
+"""How long a sandbox is left unwatched at most"""
+_LEAST_TICK_SECONDS: Final = 0.002
+CPU_GRACE_SECONDS: Final = 0.035
+"""After `cpu_seconds` the child's own timer, which ticks every 10 ms, has this long to end the hook. As a hook may have begun
+any time since the tick before it was first seen, that time counts as its own: so the grace is longer than that and a tick."""
 WALL_GRACE_SECONDS: Final = 1.0
 """A hook that is told to end while it waits for the host has this long, other events of its sandbox being in the way"""
 SILENCE_SECONDS: Final = 20.0
@@ -35,25 +39,31 @@ class Watch:
         self._seen: tuple[bool, int] | None = None
         self._stalled_seconds = 0.0
         self._cpu_start = 0.0
+        self.next_seconds = TICK_SECONDS
+        """When it has to be looked at again"""
 
     def rest(self) -> None:
         """It has nothing to do."""
         self._seen = None
+        self.next_seconds = TICK_SECONDS
 
     def tick(self, running: Running, cpu_seconds: float, elapsed_seconds: float, limits: Limits) -> Kill | None:
         """Decide over a sandbox that has work; `limits` are those of the app that runs."""
         now_seen = (running.in_app, running.invocations)
+        self.next_seconds = TICK_SECONDS
         if now_seen != self._seen:
             self._seen = now_seen
             self._stalled_seconds = 0.0
-            self._cpu_start = cpu_seconds
+            self._cpu_start = cpu_seconds - min(elapsed_seconds, TICK_SECONDS)
             return None
         self._stalled_seconds += elapsed_seconds
         if not running.in_app:
             if self._stalled_seconds > SILENCE_SECONDS:
                 return Kill(f"it did not answer for {SILENCE_SECONDS:g} s", blame=False)
             return None
-        if cpu_seconds - self._cpu_start > limits.cpu_seconds + CPU_GRACE_SECONDS:
+        left_seconds = self._cpu_start + limits.cpu_seconds + CPU_GRACE_SECONDS - cpu_seconds
+        self.next_seconds = min(TICK_SECONDS, max(_LEAST_TICK_SECONDS, left_seconds))
+        if left_seconds < 0:
             return Kill(f"used more than {limits.cpu_seconds:g} s of CPU time (cpu_seconds)", blame=True)
         if self._stalled_seconds > limits.hook_seconds + WALL_GRACE_SECONDS:
             return Kill(f"ran longer than {limits.hook_seconds:g} s (hook_seconds)", blame=True)

@@ -20,6 +20,11 @@ from plugin_server.testing.run import Run
 _NOT_YET: Final = ("http", "posthog_api", "storage_before", "cache_before", "geoip", "native_results", "kinesis")
 """What the apps of such cases need from the host and this version does not have"""
 _COMPARED: Final = frozenset({"event_out", "events_out", "error", "error_kind", "captured", "logs", "http_requests"})
+_KNOWN: Final = frozenset(
+    """id title config attachments now setup_first hook job payload event_in events_in expect steps match
+    ignore_event_properties app kind origin source note oracle_2022 random_note upstream_test_stale jobs_run_inline http
+    posthog_api storage_before cache_before geoip native_results native_fail kinesis""".split()  # noqa: SIM905
+)
 _IGNORED: Final = frozenset({"error_text_is_js_engine"})
 
 
@@ -49,11 +54,20 @@ def read_cases(directory: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{file} is not JSON: {error}.") from error
         found = content if isinstance(content, list) else [content]
-        for number, case in enumerate(found, 1):
-            if not isinstance(case, dict) or not ("hook" in case or "steps" in case):
-                raise ConfigurationError(f"{file}: case {number} needs `hook`, or `steps` that each have one.")
-            cases.append({"id": f"{file.stem}/{number:03}", "title": "", **case})
+        cases += [read_case(case, str(file), number) for number, case in enumerate(found, 1)]
     return cases
+
+
+def read_case(case: Any, file: str, number: int) -> dict[str, Any]:
+    """A case with an id. Raises ConfigurationError for what is none, and for keys that no case has."""
+    if not isinstance(case, dict) or not ("hook" in case or "job" in case or "steps" in case):
+        raise ConfigurationError(f"{file}: case {number} needs `hook`, or `steps` that each have one.")
+    unknown = sorted(case.keys() - _KNOWN)
+    if unknown:
+        raise ConfigurationError(
+            f"{file}: case {number} has {', '.join(unknown)}; known are {', '.join(sorted(_KNOWN))}."
+        )
+    return {"id": f"{Path(file).stem}/{number:03}", "title": "", **case}
 
 
 async def run_case(app: AppLike, case: Mapping[str, Any]) -> CaseResult:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,6 +174,14 @@ async def test_an_events_lineage_decides_what_is_cut():
         run = await app.run("processEvent", EVENT)
         assert run.captured == []
         assert [cut["reason"] for cut in run.cuts] == ["depth"]
+
+
+async def test_the_example_in_the_documentation_runs():
+    page = (EXAMPLES.parent / "docs" / "testing-apps.md").read_text("utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(program.replace("asyncio.run(main())", ""), namespace)
+    await namespace["main"]()
 
 
 async def test_attachments_reach_the_app_as_bytes_with_their_type():

@@ -29,6 +29,7 @@ from plugin_server.outputs.topics import make_topics
 from plugin_server.registry.manifest import ConfigField, parse_manifest
 from plugin_server.registry.projects_file import InstallEntry
 from plugin_server.settings import Settings, load_settings
+from plugin_server.testing.cases import read_case
 from sandbox.app import HOOK_NAMES
 from sandbox.modules.catalogue import module_names
 from sandbox.policy import compile_app
@@ -119,7 +120,7 @@ def commands(group: Any, prefix: str = "plugin-server") -> Iterator[tuple[str, A
 
 
 def test_every_command_and_option_is_documented():
-    page = text_of("docs/operations.md") + text_of("docs/writing-apps.md")
+    page = "".join(map(text_of, ("docs/operations.md", "docs/writing-apps.md", "docs/testing-apps.md")))
     for name, command in commands(typer.main.get_command(cli)):
         assert name in page
         for parameter in command.params:
@@ -203,13 +204,18 @@ def test_links_lead_somewhere(page: Path):
 
 @pytest.mark.parametrize("source", snippets("python"))
 def test_apps_in_the_documents_compile(source: str):
-    compile_app(source, "<example>")
+    if "plugin_server.testing" in source:  # a program for the author's side, which tests/sandbox/test_harness.py runs
+        compile(source, "<example>", "exec")
+    else:
+        compile_app(source, "<example>")
 
 
 @pytest.mark.parametrize("source", snippets("json"))
 def test_json_in_the_documents_is_json(source: str):
     document = json.loads(source)
-    if "root" in document:
+    if "hook" in document:
+        assert read_case(document, "cases/example.json", 1)["expect"]
+    elif "root" in document:
         assert parse_lineage(source.strip().encode()) == Lineage(
             document["root"], document["depth"], tuple(document["path"]), document["budget"]
         )

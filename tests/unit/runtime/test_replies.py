@@ -440,6 +440,12 @@ def test_a_whole_event_of_an_impossible_length_is_a_violation(row):
         read_results(orjson.dumps([0, [row]]), b"", bounds_of)
 
 
+def test_a_negative_length_is_a_violation_also_where_the_sum_is_right():
+    rows = [[number, 3, "", "", "", "", length, None] for number, length in ((1, -2), (2, 4))]
+    with pytest.raises(ProtocolViolation, match="sum of its lengths"):
+        read_results(orjson.dumps([0, rows]), b"{}", bounds_of)
+
+
 @pytest.mark.parametrize(
     "row",
     [
