@@ -69,11 +69,12 @@ def _serve(control: socket.socket) -> None:
     if "self_test" in message:
         control.sendall(json.dumps({"self_test": run_self_test()}).encode())
         return
-    parent_pid = os.getpid()
+    # All of it before the fork: a child that failed here would unwind into the loop above.
+    memory_bytes, leave_out, parent_pid = message["fork"], message["leave_out"], os.getpid()
+    connection, page_memory, traces = descriptors
     pid = os.fork()
     if pid == 0:
-        connection, page_memory, traces = descriptors
-        _become_sandbox(connection, page_memory, traces, message["fork"], parent_pid, message["leave_out"])
+        _become_sandbox(connection, page_memory, traces, memory_bytes, parent_pid, leave_out)
     for descriptor in descriptors:
         os.close(descriptor)
     pidfd = os.pidfd_open(pid)

@@ -20,6 +20,15 @@ BATCH_SECONDS: Final = 0.02
 DELIVERY_HOOKS: Final = frozenset({"onEvent", "onSnapshot", "exportEvents", "composeWebhook"})
 
 
+def _unreadable(install: Install) -> HookFailure | None:
+    """Source that no frame can carry."""
+    try:
+        install.app.source.encode()
+    except UnicodeEncodeError:
+        return HookFailure(install.id, "compile", "the source is not valid Unicode text; save it as UTF-8", None)
+    return None
+
+
 class Batch:
     """Events that are in a sandbox together."""
 
@@ -116,13 +125,13 @@ class Chain:
                 attachments[name] = [attachment.content_type, attachment.file_name, size, stop]
                 parts.append(attachment.contents)
                 size = stop
-            broken = self.broken.get(install.id)
+            broken = self.broken.get(install.id) or _unreadable(install)
             installs.append(
                 {
                     "id": install.id,
                     "name": install.app.name,
                     "file_name": install.app.file_name,
-                    "source": install.app.source,
+                    "source": install.app.source if broken is None else "",
                     "config": install.config,
                     "attachments": attachments,
                     "failed": None if broken is None else list(broken[1:]),

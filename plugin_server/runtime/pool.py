@@ -34,6 +34,8 @@ class _Tenant:
     held: list[Work[Any]] = field(default_factory=list)
     """Events that wait while the route is being replaced"""
     replacing: asyncio.Task[None] | None = None
+    apart: set[int] = field(default_factory=set)
+    """Installs that have a sandbox of their own, whatever the project's plan"""
 
 
 class SandboxPool:
@@ -71,8 +73,6 @@ class SandboxPool:
         self._tenants: dict[int, _Tenant] = {}
         self._shared: Sandbox | None = None
         self._strikes = Strikes()
-        self._apart: set[int] = set()
-        """Installs that have a sandbox of their own, whatever their project's plan"""
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def start(self) -> None:
@@ -106,7 +106,7 @@ class SandboxPool:
             tenant.held.extend(works)
         else:
             if tenant.route is None:
-                tenant.route = self._make_route(project)
+                tenant.route = self._make_route(project, tenant.apart)
             tenant.route.submit(works)
 
     async def load(self, project: Project) -> None:
@@ -129,9 +129,9 @@ class SandboxPool:
 
     # Routes
 
-    def _make_route(self, project: Project) -> Route:
+    def _make_route(self, project: Project, moved: set[int]) -> Route:
         installs = project.installs
-        apart = {install.id for install in installs if install.id in self._apart}
+        apart = {install.id for install in installs if install.id in moved}
         if project.sandbox.isolation is Isolation.INSTALL:
             apart = {install.id for install in installs}
         if apart and len(installs) > 1:
@@ -174,18 +174,17 @@ class SandboxPool:
             self._shared = Sandbox(self._shared_memory_bytes or project.limits.memory_bytes, self._services)
         return self._shared
 
-    def _killed_by(self, install_id: int) -> None:
+    def _killed_by(self, project: Project, install_id: int) -> None:
         """An install cost a sandbox; one that does so again and again gets one of its own."""
-        kills = self._strikes.add(install_id, time.monotonic())
-        if kills is None or install_id in self._apart:
+        kills = self._strikes.add(project.id, install_id, time.monotonic())
+        tenant = self._tenants.get(project.id)
+        if kills is None or tenant is None or install_id in tenant.apart:
             return
-        self._apart.add(install_id)
-        for tenant in self._tenants.values():
-            if any(install.id == install_id for install in tenant.project.installs):
-                _log.warning("install_moved", project_id=tenant.project.id, install_id=install_id, kills=kills)
-                self._report.moved(tenant.project, install_id, kills)
-                if len(tenant.project.installs) > 1 or tenant.project.sandbox.isolation is Isolation.SHARED:
-                    self._replace(tenant)
+        tenant.apart.add(install_id)
+        _log.warning("install_moved", project_id=project.id, install_id=install_id, kills=kills)
+        self._report.moved(project, install_id, kills)
+        if len(project.installs) > 1 or project.sandbox.isolation is Isolation.SHARED:
+            self._replace(tenant)
 
     def _replace(self, tenant: _Tenant) -> None:
         """End a project's route when its work is done; what comes meanwhile waits for the next one, in order."""

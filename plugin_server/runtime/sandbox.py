@@ -63,7 +63,7 @@ class SandboxServices:
     library_version: str
     record_bytes: int
     is_traced: Callable[[], bool] = lambda: False
-    on_kill: Callable[[int], None] = lambda _install_id: None
+    on_kill: Callable[[Project, int], None] = lambda _project, _install_id: None
     """Told of the install that cost a sandbox"""
     now: float | None = None
     """Seconds since 1970 at which the apps' clock stands, or None"""
@@ -86,7 +86,7 @@ class Sandbox:
         self._invocations: deque[Invocation] = deque()
         """That wait for a process"""
         self._watch = Watch()
-        self._blamed: HookFailure | None = None
+        self._blamed: tuple[Chain, HookFailure] | None = None
         self._calls = PendingCalls(services.host_calls, lambda answer: self._send(FrameKind.REPLY, answer))
         self.last_used = time.monotonic()
 
@@ -422,13 +422,14 @@ class Sandbox:
             if chain is None or chain.loaded is not None:
                 return  # it names what it was not given, so nobody can be blamed
             chain.broken[install_id] = failure
+            self._blamed = chain, failure
         elif install_id not in run.chain.bounds.installs or install_id in (run.failed or {}):
             return
         else:
             run.failed = {**(run.failed or {}), install_id: failure}
             if isinstance(run, Invocation) and run.hook == "setupPlugin":
                 run.chain.broken[install_id] = failure
-        self._blamed = failure
+            self._blamed = run.chain, failure
 
     def _on_ended(self, process: SandboxProcess, reason: str) -> None:
         """Put the unfinished work of a dead process back, first in line, and begin again."""
@@ -452,13 +453,13 @@ class Sandbox:
             self._failed_loads = min(self._failed_loads + 1, 16)
         elif blamed is None:
             self._count_crash()
-        self._report_death(reason, running, blamed)
+        self._report_death(reason, running, blamed[1] if blamed else None)
         self._put_back()
         self._calls.drop_all()
         for chain in self._chains.values():
             chain.forget_process()
         if blamed is not None:
-            self._services.on_kill(blamed.install_id)
+            self._services.on_kill(blamed[0].project, blamed[1].install_id)
         if self.busy:
             self._pump()
 

@@ -13,14 +13,14 @@ class Strikes:
     """Counts the sandboxes that each install cost."""
 
     def __init__(self) -> None:
-        self._times: dict[int, deque[float]] = {}
+        self._times: dict[tuple[int, int], deque[float]] = {}
 
-    def add(self, install_id: int, now: float) -> int | None:
-        """A sandbox ended at `now` (seconds) over that install.
+    def add(self, project_id: int, install_id: int, now: float) -> int | None:
+        """A sandbox ended at `now` (seconds) over that install of that project.
 
         The number within the last ten minutes when that makes three, which is when it has to be moved; else None.
         """
-        times = self._times.setdefault(install_id, deque(maxlen=STRIKES))
+        times = self._times.setdefault((project_id, install_id), deque(maxlen=STRIKES))
         times.append(now)
         if len(times) < STRIKES or now - times[0] > WINDOW_SECONDS:
             return None

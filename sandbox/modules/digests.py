@@ -80,9 +80,9 @@ class _Hmac:
 
     __slots__ = ("_made", "block_size", "digest_size", "name")
 
-    def __init__(self, made: hmac.HMAC) -> None:
+    def __init__(self, made: hmac.HMAC, block_size: int) -> None:
         self._made = made
-        self.block_size, self.digest_size, self.name = made.block_size, made.digest_size, made.name
+        self.block_size, self.digest_size, self.name = block_size, made.digest_size, made.name
 
     def update(self, msg: bytes) -> None:
         self._made.update(msg)
@@ -94,11 +94,12 @@ class _Hmac:
         return self._made.hexdigest()
 
     def copy(self) -> _Hmac:
-        return _Hmac(self._made.copy())
+        return _Hmac(self._made.copy(), self.block_size)  # the library's copy has none
 
 
 def _hmac_new(key: bytes, msg: bytes | None = None, digestmod: object = "") -> _Hmac:
-    return _Hmac(hmac.new(key, msg, _algorithm(digestmod)))
+    made = hmac.new(key, msg, _algorithm(digestmod))
+    return _Hmac(made, made.block_size)
 
 
 def _hmac_digest(key: bytes, msg: bytes, digest: object) -> bytes:

@@ -12,6 +12,7 @@ import orjson
 
 from plugin_server.host_api.calls import HostApi
 from plugin_server.model.project import App, Install, Limits, Project
+from plugin_server.runtime.fork_server import ForkServer
 from plugin_server.runtime.pool import SandboxPool
 from plugin_server.runtime.replies import ChainResult, Loaded, LogLine
 from plugin_server.runtime.sandbox import Sandbox
@@ -113,10 +114,10 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def running_pool(**options: Any) -> AsyncIterator[Bench]:
+async def running_pool(fork_server: ForkServer | None = None, **options: Any) -> AsyncIterator[Bench]:
     """A started pool. Whatever goes wrong in the loop (a callback that raises, a task that nobody asks) fails the test."""
     bench = Bench()
-    bench.pool = SandboxPool(HostApi(), bench, "1.0", 1_000_000, **options)
+    bench.pool = SandboxPool(HostApi(), bench, "1.0", 1_000_000, fork_server=fork_server, **options)
     loop = asyncio.get_running_loop()
     previous = loop.get_exception_handler()
     loop.set_exception_handler(lambda _loop, context: bench.problems.append(context))

@@ -81,6 +81,12 @@ async def test_an_app_that_does_not_compile_says_so_at_every_run_and_never_raise
             assert run.error == app.setup_error
 
 
+async def test_source_that_is_no_text_does_not_compile():
+    async with AppHarness(source="x = '\ud800'\n") as app:
+        assert app.setup_error is not None
+        assert app.setup_error.kind == "compile"
+
+
 async def test_set_up_runs_once_and_its_failure_is_the_error_of_every_run():
     fails = "def setupPlugin(meta):\n    console.log('up')\n    raise ValueError(meta.config['name'])\n" + PASSES
     async with AppHarness(source=fails, config={"name": "no"}) as app:

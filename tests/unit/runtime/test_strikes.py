@@ -9,32 +9,33 @@ from plugin_server.runtime.strikes import STRIKES, WINDOW_SECONDS, Strikes
 
 def test_an_install_that_costs_a_third_sandbox_within_ten_minutes_is_out():
     strikes = Strikes()
-    assert strikes.add(39, 0) is None
-    assert strikes.add(39, 300) is None
-    assert strikes.add(39, 600) == STRIKES
+    assert strikes.add(2, 39, 0) is None
+    assert strikes.add(2, 39, 300) is None
+    assert strikes.add(2, 39, 600) == STRIKES
 
 
 def test_one_that_costs_them_rarely_stays():
     strikes = Strikes()
-    assert [strikes.add(39, 301.0 * number) for number in range(50)] == [None] * 50
+    assert [strikes.add(2, 39, 301.0 * number) for number in range(50)] == [None] * 50
 
 
 @pytest.mark.parametrize(("third", "verdict"), [(WINDOW_SECONDS, 3), (WINDOW_SECONDS + 0.001, None)])
 def test_the_window_ends_after_ten_minutes(third, verdict):
     strikes = Strikes()
-    strikes.add(39, 0)
-    strikes.add(39, 1)
-    assert strikes.add(39, third) == verdict
+    strikes.add(2, 39, 0)
+    strikes.add(2, 39, 1)
+    assert strikes.add(2, 39, third) == verdict
 
 
 def test_old_strikes_are_forgotten_one_by_one():
     strikes = Strikes()
     times = [0, 500, 700, 900, 1_000]
-    assert [strikes.add(39, now) for now in times] == [None, None, None, 3, 3]
+    assert [strikes.add(2, 39, now) for now in times] == [None, None, None, 3, 3]
 
 
-def test_installs_are_counted_apart():
+def test_installs_are_counted_apart_also_between_projects():
     strikes = Strikes()
-    assert [strikes.add(install, now) for now in range(2) for install in (1, 2, 3)] == [None] * 6
-    assert strikes.add(2, 2) == STRIKES
-    assert strikes.add(1, 1_000) is None
+    installs = ((1, 1), (1, 2), (2, 1))
+    assert [strikes.add(project, install, now) for now in range(2) for project, install in installs] == [None] * 6
+    assert strikes.add(1, 2, 2) == STRIKES
+    assert strikes.add(2, 1, 1_000) is None
