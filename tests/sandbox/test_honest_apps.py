@@ -169,7 +169,7 @@ def stubborn():
     try:
         yield 1
     finally:
-        yield 2
+        [n for n in range(3)]
 
 def leave_generator():
     for made in (broken(), stubborn()):
