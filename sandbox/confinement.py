@@ -228,7 +228,7 @@ def confine(memory_bytes: int, parent_pid: int, leave_out: Collection[str] = ())
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would undo it
         if os.getppid() != parent_pid:
             os._exit(1)  # it died before we asked to be told
-    _forget_files()
+    _be_silent()
     if Mechanism.SECCOMP not in leave_out:
         _install_filter()
 
@@ -309,13 +309,17 @@ def _mapped_bytes() -> int:
     return int(statm.split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _forget_files() -> None:
-    """No part of the interpreter may look for a file, which would be death: an import fails, nothing is printed."""
+def forget_where_modules_are() -> None:
+    """In the fork server, once all is imported: an import fails from now on, where looking for a file would be death."""
     sys.meta_path[:] = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter]
     sys.path.clear()
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()
-    sys.stdout = sys.stderr = None  # a traceback quotes the source
+
+
+def _be_silent() -> None:
+    """Nothing is printed: a traceback quotes the source, which is a file."""
+    sys.stdout = sys.stderr = None
     sys.unraisablehook = _ignore
 
 

@@ -25,9 +25,10 @@ import warnings
 from collections.abc import Collection
 from typing import NoReturn
 
-from sandbox.confinement import confine, hold_only, prepare_process
+from sandbox.confinement import confine, forget_where_modules_are, hold_only, prepare_process
 from sandbox.environment import warm_up
 from sandbox.page import Page, SoftTimer
+from sandbox.rehearsal import rehearse
 from sandbox.self_test import run_self_test
 from sandbox.wire import PAGE_BYTES, TRACE_SIGNAL
 from sandbox.worker import Worker
@@ -40,6 +41,8 @@ def main() -> None:
     os.close(inherited)
     prepare_process()
     warm_up()
+    rehearse()
+    forget_where_modules_are()
     warnings.simplefilter("ignore")  # to show one is to look for its source
     gc.collect()
     gc.freeze()
