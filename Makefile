@@ -106,6 +106,10 @@ notes:
 bench: venv ## Measure the throughput of the whole worker against real Kafka
 	@$(BIN)/python benchmarks/throughput.py $(ARGS)
 
+.PHONY: bench-sandbox
+bench-sandbox: venv ## Measure what the sandbox costs: language, boundary, start, memory, recovery
+	@$(BIN)/python benchmarks/sandbox.py $(ARGS)
+
 ## The image --------------------------------------------------------------------------------------------------
 
 .PHONY: image
