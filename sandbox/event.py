@@ -15,7 +15,6 @@ import orjson
 from sandbox import codec
 
 EVENT_NAME_LENGTH: Final = 200
-DISTINCT_ID_LENGTH: Final = 200
 _ENVELOPE_FIELDS: Final = ("distinct_id", "ip", "site_url", "now", "sent_at", "uuid")
 STAMPS: Final = ("$plugins_succeeded", "$plugins_failed", "$plugins_deferred")
 _ELEMENT_TEXT_LENGTH: Final = 400

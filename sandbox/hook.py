@@ -49,6 +49,8 @@ def invoke(
         if page.overran:
             raise HookTimeout(page.overran)
         answer = codec.dumps(value) if name in _ANSWERING else b"null"
+        if name == "processEventBatch" and not _is_batch(value):
+            raise RefusedReturn(f"{name} returned {type(value).__name__}: return a list of events")
         if len(answer) > limit_bytes:
             raise RefusedReturn(f"{name} returned more than {limit_bytes} bytes (event_bytes)")
         if effects.calls:
@@ -62,6 +64,10 @@ def invoke(
         effects.log(app.id, "ERROR", f"{name} failed: {failure.located()}", "PLUGIN")
         return failure, b"null"
     return None, answer
+
+
+def _is_batch(value: object) -> bool:
+    return type(value) is list and all(type(event) is dict for event in value)
 
 
 def own_context(app: App) -> Callable[..., Any]:
@@ -115,10 +121,14 @@ def _close(
 
 
 def outstanding(effects: Effects) -> Generator[HostCall, None, None]:
-    """A hook is finished when its host calls are, awaited or not."""
+    """Wait for every host call that the hook started. An error that the app did not wait for is logged for its owner."""
     for call in effects.calls:
         if not call.done:
             yield call
+        if call.unheard is not None:
+            effects.log(
+                effects.running, "ERROR", f"{call.name} failed, and nobody awaited it: {call.unheard}", "PLUGIN"
+            )
     effects.calls.clear()
 
 
@@ -130,7 +140,7 @@ def describe_under_watch(error: BaseException, app: App, page: Page, effects: Ef
     """
     sequence = effects.sequence
     page.leave()
-    page.overran = ""
+    page.overran, page.renewed = "", True
     effects.ran_out = effects.ran_out or isinstance(error, MemoryError)
     if isinstance(error, RefusedReturn | codec.NotJson | codec.TooDeep):
         page.enter(sequence, app.id, hook)

@@ -54,6 +54,7 @@ class Effects:
         self.capture_blobs: list[bytes] = []
         """The captures' properties, as JSON"""
         self.capture_bytes = 0
+        """Of these; what is said of captures beside them is less, as the distinct_id is in both"""
         self.logs: list[list[Any]] = []
         """[install, level, message, source]"""
         self.log_bytes = 0
@@ -90,16 +91,18 @@ class Effects:
         if len(self.logs) == LOG_LINES or self.log_bytes + len(message) > LOG_BYTES:
             level, message, source = "WARN", "more log lines of this event were left out", "SYSTEM"
             self.log_bytes = LOG_BYTES
-        self.log_bytes += len(message) + _LOG_LINE_BYTES
+        self.log_bytes += (1 if message.isascii() else 4) * len(message) + _LOG_LINE_BYTES
         self.logs.append([install, level, message, source])
 
 
 class HostCall:
     """Something that the host does for an app. It has started; awaiting it gives its answer or raises its error."""
 
-    __slots__ = ("_answer", "_effects", "_error", "done")
+    __slots__ = ("_answer", "_effects", "_error", "_heard", "done", "name")
 
-    def __init__(self, effects: Effects | None = None) -> None:
+    def __init__(self, effects: Effects | None = None, name: str = "") -> None:
+        self.name = name
+        self._heard = False
         self._effects = effects
         """Of the event that made it, and that alone may wait for it: the host counts its time"""
         self.done = False
@@ -114,9 +117,15 @@ class HostCall:
         self.done = True
         self._error = message
 
+    @property
+    def unheard(self) -> str | None:
+        """The error that nobody waited for."""
+        return None if self._heard else self._error
+
     def __await__(self) -> Generator[HostCall, None, Any]:
         if not self.done:
             yield self
+        self._heard = True
         if self._error is not None:
             raise RuntimeError(self._error)
         return self._answer

@@ -18,6 +18,7 @@ from typing import Final
 from sandbox.wire import PAGE_BYTES, Word
 
 TICK_SECONDS: Final = 0.01
+_HOOKS_COUNTED: Final = 1_000
 
 
 _pack_into = struct.Struct("=6I").pack_into
@@ -36,7 +37,9 @@ class Page:
         self._words = memoryview(self._memory).cast("I")
         self._invocations = 0
         self.overran = ""
-        """What the soft timer raised in a hook that has not failed of it yet"""
+        """The time-out's message while the hook has yet to end; else empty"""
+        self.renewed = False
+        """Whoever runs has its time anew from the next tick on: an error is to be described"""
 
     def enter(self, sequence: int, install: int, hook: int) -> None:
         """App code begins to run."""
@@ -57,9 +60,19 @@ class Page:
         return bool(words[0]) and words[Word.INSTALL] == install
 
     @property
+    def running(self) -> tuple[int, int]:
+        """Event and install whose code runs, or ran last."""
+        return self._words[Word.SEQUENCE], self._words[Word.INSTALL]
+
+    @property
     def install(self) -> int:
         """Whose code runs, or ran last."""
         return self._words[Word.INSTALL]
+
+    @property
+    def hook(self) -> int:
+        """Which of its hooks, as an index into HOOKS."""
+        return self._words[Word.HOOK]
 
     @property
     def invocations(self) -> int:
@@ -71,7 +84,7 @@ class Page:
 
 
 class SoftTimer:
-    """Ends a hook that has used `cpu_seconds` of CPU time, and again each tick while it goes on regardless."""
+    """Ends a hook that has used `cpu_seconds` of CPU time for one event, waits left out, and again each tick while it goes on regardless."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -79,8 +92,8 @@ class SoftTimer:
         """What one hook may use from now on"""
         self.app_files: set[str] = set()
         """The file names under which app code was compiled"""
-        self._invocation = -1
-        self._ticks = 0
+        self._ticks: dict[tuple[int, int], int] = {}
+        """By event and install: a hook that waits for the host goes on counting where it was"""
 
     def start(self) -> None:
         """Begin to tick. To be called before the process is confined, which ends the right to set timers."""
@@ -91,13 +104,14 @@ class SoftTimer:
         page = self._page
         if not page.in_app:
             return
-        invocation = page.invocations
-        if invocation != self._invocation:
-            self._invocation = invocation
-            self._ticks = 0
-        self._ticks += 1
+        running = page.running
+        ticks = 1 if page.renewed else self._ticks.pop(running, 0) + 1
+        page.renewed = False
+        if len(self._ticks) >= _HOOKS_COUNTED:
+            self._ticks.pop(next(iter(self._ticks)))
+        self._ticks[running] = ticks
         page.note_line(_app_line(frame, self.app_files))
-        if self._ticks * TICK_SECONDS > self.cpu_seconds:
+        if ticks * TICK_SECONDS > self.cpu_seconds:
             page.overran = f"used more than {self.cpu_seconds:g} s of CPU time (cpu_seconds)"
             raise HookTimeout(page.overran)
 

@@ -145,7 +145,7 @@ class Scheduler:
             self._page.leave()
         # Both exceptions are gone by now, and with them what they kept.
         self._page.overran = ""
-        self._page.enter(run.sequence, self._page.install, 0)
+        self._page.enter(run.sequence, self._page.install, self._page.hook)
         _forget_frames(error)
         generator.close()
         _forget_frames(error)
@@ -184,7 +184,7 @@ class Scheduler:
     def _call(self, effects: Effects, install: int, name: str, arguments: list[Any]) -> HostCall:
         if sum(effects.numbers.values()) >= HOST_CALLS:
             raise LimitExceeded(f"{name}: more than {HOST_CALLS} calls to the host for one event")
-        call, call_id = HostCall(effects), self._next_call
+        call, call_id = HostCall(effects, name), self._next_call
         self._next_call += 1
         self._calls[call_id] = call
         effects.call_ids.append(call_id)

@@ -21,7 +21,8 @@ from typing import Final
 WIRE_VERSION: Final = 2
 HEADER: Final = struct.Struct("<BII")
 HEAD_LIMIT_BYTES: Final = 16 * 2**20
-"""Of JSON that the host parses at once: what apps can make long (properties, captures) travels in the blob"""
+"""Of JSON that the host parses at once: properties, captures and traces travel in the blob, and a child sends a frame
+when a quarter of this is waiting"""
 BLOB_LIMIT_BYTES: Final = 64 * 2**20
 
 

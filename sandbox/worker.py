@@ -22,7 +22,8 @@ from sandbox.wire import BLOB_LIMIT_BYTES, HEAD_LIMIT_BYTES, HEADER, WIRE_VERSIO
 
 _FLUSH_BYTES: Final = 4 * 2**20
 _ROW_BYTES: Final = 256
-"""What a row takes besides its texts, as a bound"""
+"""What a row takes besides its long texts, as a bound"""
+_CHARACTER_BYTES: Final = 4
 
 Answer = tuple[Failure | None, bytes]
 _NO_FAILURES: Final[dict[int, Failure]] = {}
@@ -232,7 +233,8 @@ class Worker:
         row, blobs = result
         self._rows.append(row)
         self._blobs += blobs
-        self._pending_bytes += sum(map(len, blobs)) + effects.log_bytes + _ROW_BYTES
+        size = sum(map(len, blobs)) + effects.log_bytes + effects.capture_bytes + _ROW_BYTES
+        self._pending_bytes += size + _CHARACTER_BYTES * (len(row[3]) + len(row[5]))  # distinct_id, elements_chain
 
     def _invoke(self, head: list[Any], blob: bytes) -> None:
         sequence, chain, install, hook = head

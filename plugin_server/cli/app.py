@@ -22,7 +22,7 @@ from plugin_server.registry.app_source import load_app
 from plugin_server.settings import LogFormat, LogLevel
 from sandbox.policy import AppSyntaxError, compile_app
 
-app = typer.Typer(help="Write apps: start one, check one.", no_args_is_help=True)
+app = typer.Typer(help="Write apps: start one, check it, run it, test it.", no_args_is_help=True)
 
 _LOCATED: Final = re.compile(r"line (\d+): (.*)")
 _COLOURS: Final = {Severity.ERROR: typer.colors.RED, Severity.WARNING: typer.colors.YELLOW, Severity.NOTE: None}
@@ -73,8 +73,8 @@ def check(
 def run(
     directory: Annotated[Path, typer.Argument(help="The app's folder, .zip or .tgz.")],
     event: Annotated[
-        Path, typer.Option("--event", help="JSON file with the event (or a list, or a payload); - is stdin.")
-    ],
+        Path | None, typer.Option("--event", help="JSON file with the event (or a list, or a payload); - is stdin.")
+    ] = None,
     hook: Annotated[str, typer.Option(help="processEvent, onEvent, jobs.<name>, runEveryMinute, …")] = "processEvent",
     config: Annotated[list[str] | None, typer.Option("--config", help="KEY=VALUE; may be repeated.")] = None,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 from rich.console import Console
@@ -17,18 +17,25 @@ from plugin_server.testing.cases import CaseResult, read_cases, run_case
 from plugin_server.testing.harness import AppHarness, HookNotFound
 from plugin_server.testing.run import Run
 
+_WITHOUT_ARGUMENT: Final = frozenset({"setupPlugin", "teardownPlugin", "runEveryMinute", "runEveryHour", "runEveryDay"})
 
-async def run_app(directory: Path, event_file: Path, hook: str, config: dict[str, Any], *, as_json: bool) -> bool:
+
+async def run_app(
+    directory: Path, event_file: Path | None, hook: str, config: dict[str, Any], *, as_json: bool
+) -> bool:
     """Run a hook on the event in a file (`-`: standard input) and print what it did; whether it did without error.
 
     Raises ConfigurationError for an app or a file that cannot be read, and for a hook that the app lacks.
     """
-    argument = _read_json(event_file)
+    takes_none = hook in _WITHOUT_ARGUMENT
+    if event_file is None and not takes_none:
+        raise ConfigurationError(f"{hook} needs --event FILE: what it is called with, as JSON.")
+    argument = _read_json(event_file) if event_file is not None else {}
     async with AppHarness(str(directory), config=config) as app:
         for log in app.setup_logs if not as_json else ():
             typer.echo(f"set-up logs {log['level']}: {log['message']}")
         try:
-            run = await app.run(hook, *([] if hook.startswith("run") else [argument]))
+            run = await app.run(hook, *([] if takes_none else [argument]))
         except HookNotFound as error:
             raise ConfigurationError(f"{error}.") from error
     if as_json:

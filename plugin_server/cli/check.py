@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -21,7 +21,7 @@ from plugin_server.outputs.topics import make_topics
 from plugin_server.registry.registry import load_registry
 from plugin_server.runtime.fork_server import ForkServer
 from plugin_server.runtime.pool import SandboxPool
-from plugin_server.runtime.replies import ChainResult, Loaded, LoadedInstall
+from plugin_server.runtime.replies import ChainResult, HookFailure, Loaded
 from plugin_server.runtime.work import SandboxReport, Work
 from plugin_server.settings import Settings
 
@@ -58,13 +58,21 @@ async def _check_projects(settings: Settings, environ: Mapping[str, str]) -> str
     if settings.projects_file is None:
         return "none (PROJECTS_FILE is not set)"
     registry = load_registry(settings.projects_file, environ)
-    problems: list[str] = []
-    for project in registry.projects:
-        loaded = await _load(project, settings)
-        names = {install.id: install.label for install in project.installs}
-        problems += [
-            f"{names[entry.install_id]} in {project.name}: {entry.error.message}" for entry in loaded if entry.error
-        ]
+    collected = _Collected()
+    async with _pool(collected, settings) as pool:
+        for project in registry.projects:
+            try:
+                async with asyncio.timeout(_SANDBOX_SECONDS):
+                    await pool.load(project)
+            except TimeoutError:
+                message = f"the apps of {project.name} did not load in {_SANDBOX_SECONDS:g} s"
+                raise ConfigurationError(message) from None
+    problems = [
+        f"{install.label} in {project.name}: {error.message}"
+        for project in registry.projects
+        for install in project.installs
+        if (error := collected.errors.get(install.id)) is not None
+    ]
     if problems:
         raise ConfigurationError("apps that do not load: " + "; ".join(problems))
     installs = sum(len(project.installs) for project in registry.projects)
@@ -107,41 +115,28 @@ async def _check_sandbox(settings: Settings) -> str:
     app = App("check", "0", "main.py", _PROBE_APP, {})
     project = Project(1, "check", "check", (Install(1, app, 1, {}),), LoopPolicy(), Limits())
     sink = _OneResult()
-    fork_server = ForkServer(allow_unconfined=settings.allow_unconfined_sandbox)
-    async with _pool(_Collected(), fork_server) as pool:
+    async with _pool(_Collected(), settings) as pool:
         pool.submit(project, [Work("event", _PROBE_EVENT, sink)])
         try:
             async with asyncio.timeout(_SANDBOX_SECONDS):
                 result = await sink.result
         except TimeoutError:
             raise ConfigurationError("a sandbox did not answer; its limits on this host may be too low") from None
-    if '"seen":true' not in result.properties:
-        raise ConfigurationError(f"a sandbox did not run its app: {result.notes}")
-    assert fork_server.confinement is not None
-    return f"an app ran in a child process; {fork_server.confinement.describe()}"
-
-
-async def _load(project: Project, settings: Settings) -> Sequence[LoadedInstall]:
-    """Load a project's apps in sandboxes of their own, as at the first event."""
-    collected = _Collected()
-    async with _pool(collected, ForkServer(allow_unconfined=settings.allow_unconfined_sandbox)) as pool:
-        try:
-            async with asyncio.timeout(_SANDBOX_SECONDS):
-                await pool.load(project)
-        except TimeoutError:
-            raise ConfigurationError(f"the apps of {project.name} did not load in {_SANDBOX_SECONDS:g} s") from None
-    return collected.installs
+        if '"seen":true' not in result.properties:
+            raise ConfigurationError(f"a sandbox did not run its app: {result.notes}")
+        return f"an app ran in a child process; {pool.confinement}"
 
 
 class _Collected:
     """Takes what is reported of sandboxes (SandboxReport)."""
 
     def __init__(self) -> None:
-        self.installs: list[LoadedInstall] = []
+        self.errors: dict[int, HookFailure | None] = {}
+        """By install; one that several sandboxes loaded is here once"""
 
     def loaded(self, project: Project, loaded: Loaded) -> None:
         del project
-        self.installs += loaded.installs
+        self.errors |= {entry.install_id: entry.error for entry in loaded.installs}
 
     def torn_down(self, project: Project, logs: object) -> None: ...
 
@@ -165,9 +160,10 @@ class _OneResult:
 
 
 @asynccontextmanager
-async def _pool(report: SandboxReport, fork_server: ForkServer) -> AsyncIterator[SandboxPool]:
+async def _pool(report: SandboxReport, settings: Settings) -> AsyncIterator[SandboxPool]:
     """A pool for as long as the block runs."""
-    pool = SandboxPool(HostApi(), report, "check", 1_000_000, fork_server=fork_server)
+    fork_server = ForkServer(allow_unconfined=settings.allow_unconfined_sandbox)
+    pool = SandboxPool(HostApi(), report, "check", settings.record_bytes, fork_server=fork_server)
     await pool.start()
     try:
         yield pool

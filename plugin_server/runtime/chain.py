@@ -20,13 +20,32 @@ BATCH_SECONDS: Final = 0.02
 DELIVERY_HOOKS: Final = frozenset({"onEvent", "onSnapshot", "exportEvents", "composeWebhook"})
 
 
-def _unreadable(install: Install) -> HookFailure | None:
-    """Source that no frame can carry."""
+def _sendable(install: Install, attachments: dict[str, Any], broken: HookFailure | None) -> Any:
+    """An install as LOAD has it. One that no frame can carry is sent as broken, for its author to read why."""
+    entry = {
+        "id": install.id,
+        "name": install.app.name,
+        "file_name": install.app.file_name,
+        "source": install.app.source,
+        "config": install.config,
+        "attachments": attachments,
+        "failed": None if broken is None else list(broken[1:]),
+    }
     try:
-        install.app.source.encode()
-    except UnicodeEncodeError:
-        return HookFailure(install.id, "compile", "the source is not valid Unicode text; save it as UTF-8", None)
-    return None
+        return orjson.Fragment(orjson.dumps(entry))
+    except TypeError as error:
+        message = (
+            f"its source or config cannot be sent to a sandbox ({error}): save the source as UTF-8, use JSON values"
+        )
+        return {
+            "id": install.id,
+            "name": "",
+            "file_name": "main.py",
+            "source": "",
+            "config": {},
+            "attachments": {},
+            "failed": ["compile", message, None],
+        }
 
 
 class Batch:
@@ -125,18 +144,7 @@ class Chain:
                 attachments[name] = [attachment.content_type, attachment.file_name, size, stop]
                 parts.append(attachment.contents)
                 size = stop
-            broken = self.broken.get(install.id) or _unreadable(install)
-            installs.append(
-                {
-                    "id": install.id,
-                    "name": install.app.name,
-                    "file_name": install.app.file_name,
-                    "source": install.app.source if broken is None else "",
-                    "config": install.config,
-                    "attachments": attachments,
-                    "failed": None if broken is None else list(broken[1:]),
-                },
-            )
+            installs.append(_sendable(install, attachments, self.broken.get(install.id)))
         limits = self.limits
         head = {
             "chain": self.number,

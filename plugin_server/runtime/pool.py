@@ -53,9 +53,9 @@ class SandboxPool:
         max_sandboxes: int = 200,
         shared_memory_bytes: int | None = None,
     ) -> None:
-        """`max_sandboxes` processes are kept; beyond it, those idle longest are ended. `shared_memory_bytes` is for the
+        """`max_sandboxes` processes are kept; beyond it, those idle longest are ended.
 
-        sandbox of the projects that share one; None takes the limit of the first of them.
+        `shared_memory_bytes` is for the sandbox of the projects that share one; None takes the limit of the first of them.
         """
         self._fork_server = fork_server or ForkServer()
         self._report = report
@@ -87,9 +87,10 @@ class SandboxPool:
     async def stop(self) -> None:
         """Let apps clean up, briefly, and end all sandboxes."""
         tenants = tuple(self._tenants.values())
-        for tenant in tenants:
-            if tenant.replacing is not None:
-                tenant.replacing.cancel()
+        replacing = [tenant.replacing for tenant in tenants if tenant.replacing is not None]
+        for task in replacing:
+            task.cancel()
+        await asyncio.gather(*replacing, return_exceptions=True)
         await asyncio.gather(*(self._tear_down(tenant) for tenant in tenants))
         for task in self._tasks:
             task.cancel()
@@ -115,6 +116,12 @@ class SandboxPool:
         route = self._tenants[project.id].route
         assert route is not None
         await asyncio.gather(*(place.sandbox.loaded(place.chain) for place in route.places))
+
+    @property
+    def confinement(self) -> str:
+        """What confines the sandboxes, for the operator. After `start`."""
+        confinement = self._fork_server.confinement
+        return confinement.describe() if confinement is not None else "not tried yet"
 
     @property
     def sandboxes(self) -> tuple[Sandbox, ...]:
@@ -193,15 +200,14 @@ class SandboxPool:
             tenant.replacing = asyncio.get_running_loop().create_task(replacing, name="sandbox-replace")
 
     async def _end_route(self, tenant: _Tenant, route: Route) -> None:
+        while any(place.sandbox.holds(place.chain) for place in route.places):  # noqa: ASYNC110 - rare, and brief
+            await asyncio.sleep(TICK_SECONDS)
         try:
-            while any(place.sandbox.holds(place.chain) for place in route.places):  # noqa: ASYNC110 - rare, and brief
-                await asyncio.sleep(TICK_SECONDS)
             await self._tear_down(tenant)
             await self._release(route)
         except Exception:  # noqa: BLE001 - the project's events must find their way whatever apps do on theirs out
             _log.exception("sandbox_not_torn_down", project_id=tenant.project.id)
-        finally:
-            tenant.route, tenant.replacing = None, None
+        tenant.route, tenant.replacing = None, None
         held, tenant.held = tenant.held, []
         if held:
             self.submit(tenant.project, held)

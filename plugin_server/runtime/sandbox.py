@@ -188,11 +188,6 @@ class Sandbox:
     def chains(self) -> tuple[Chain, ...]:
         return tuple(self._chains.values())
 
-    @property
-    def in_flight(self) -> int:
-        """Events and invocations in the process now."""
-        return len(self._in_flight.runs)
-
     def tick(self, elapsed_seconds: float) -> float:
         """Judge what runs; the seconds after which to do so again.
 
@@ -240,6 +235,7 @@ class Sandbox:
         if self._process is None or self._starting is not None:
             if self._chains and not self._closing and self._starting is None:
                 self._starting = asyncio.get_running_loop().create_task(self._start(), name="sandbox-start")
+                self._starting.add_done_callback(self._note_start)
             return
         self._pump_invocations()
         replaying = False
@@ -380,14 +376,26 @@ class Sandbox:
         if self._failed_loads:
             wait = min(_FIRST_LOAD_BACKOFF_SECONDS * 2 ** (self._failed_loads - 1), _LAST_LOAD_BACKOFF_SECONDS)
             await asyncio.sleep(wait)
-        delay = 0.1
+        delay = _FIRST_LOAD_BACKOFF_SECONDS
         while not await self._open_process():
             await asyncio.sleep(delay)
-            delay = min(delay * 2, 10.0)
+            delay = min(delay * 2, _LAST_LOAD_BACKOFF_SECONDS)
         self._watch = Watch()
         self._starting = None
         for chain in self._chains.values():
             self._load(chain)
+
+    def _note_start(self, task: asyncio.Task[None]) -> None:
+        """A start that failed for a reason that nobody foresaw is tried again, later and later."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        _log.error("sandbox_start_failed", exc_info=error)
+        self._starting = None
+        self._failed_loads = min(self._failed_loads + 1, 16)
+        if self._process is not None:
+            self._process.kill("its start failed")
+        else:
+            self._pump()
 
     async def _open_process(self) -> bool:
         process = SandboxProcess(self._on_frame, lambda reason: self._on_ended(process, reason))

@@ -114,16 +114,8 @@ def _differences(run: Run, step: Mapping[str, Any], case: Mapping[str, Any]) -> 
     ignored = case.get("ignore_event_properties") or ()
     problems: list[str] = []
     if "error" in expect or "error_kind" in expect:
-        if run.error is None:
-            problems.append(f"no error, but one was expected: {expect.get('error')}")
-        elif (
-            "error" in expect
-            and not expect.get("error_text_is_js_engine")
-            and not run.error.message.endswith(str(expect["error"]))
-        ):
-            problems.append(f"error: {run.error.message!r} instead of {expect['error']!r}")
-        return problems
-    if run.error is not None:
+        problems += _error_differences(run, expect)
+    elif run.error is not None:
         return [f"failed: {run.error}"]
     for key in ("event_out", "events_out"):
         if key in expect:
@@ -138,6 +130,21 @@ def _differences(run: Run, step: Mapping[str, Any], case: Mapping[str, Any]) -> 
         _compare("http_requests", expect["http_requests"], run.requests, problems, whole=False, ignored=())
     if "logs" in expect:
         _compare("logs", expect["logs"], run.logs, problems, whole=False, ignored=())
+    return problems
+
+
+def _error_differences(run: Run, expect: Mapping[str, Any]) -> list[str]:
+    """`error_kind` is one of `RunError.kind`, or `fatal`: any but `retry`."""
+    error = run.error
+    if error is None:
+        return [f"no error, but one was expected: {expect.get('error') or expect.get('error_kind')}"]
+    problems = []
+    kind = expect.get("error_kind")
+    if kind is not None and not (error.kind == kind or (kind == "fatal" and error.kind != "retry")):
+        problems.append(f"error: of kind {error.kind} instead of {kind}")
+    wanted = expect.get("error")
+    if wanted is not None and not expect.get("error_text_is_js_engine") and not error.message.endswith(str(wanted)):
+        problems.append(f"error: {error.message!r} instead of {wanted!r}")
     return problems
 
 

@@ -218,8 +218,10 @@ class AppHarness:
 
     async def _invoke(self, hook: str, arguments: Sequence[Any], lineage: Lineage | None) -> Run:
         values = [self._completed(value) if hook in _EVENT_HOOKS else copy.deepcopy(value) for value in arguments[:1]]
+        batch: list[dict[str, Any]] = []
         if hook in _BATCH_HOOKS and values:
-            values = [[self._completed(event) for event in values[0]]]
+            batch = [self._completed(event) for event in values[0]]
+            values = [batch]
         run = Run(hook)
         parent = self._parent(_first_event(hook, values), lineage)
         for install in self._project.installs:
@@ -230,14 +232,14 @@ class AppHarness:
             if result.failure is not None:
                 run.error = run.error or _error(result.failure)
             elif hook == "processEventBatch":
-                values = [result.value]
+                values = [result.value]  # checked by the sandbox's own rules; read as it is
             else:
                 run.value = result.value
             self._apply(run, result.captures, parent)
-        if hook == "processEventBatch":
-            given: dict[Any, Any] = {event.get("uuid"): event for event in arguments[0]}
+        if hook == "processEventBatch" and run.error is None:
+            given = {whole["uuid"]: event for whole, event in zip(batch, arguments[0], strict=True)}
             returned: Any = values[0]
-            run.event = [_as_given(event, given.get(event.get("uuid"), {})) for event in returned if event is not None]
+            run.event = [_as_given(event, given.get(event.get("uuid"), {})) for event in returned]
         return run
 
     def _apply(self, run: Run, captures: Sequence[Capture], parent: Parent) -> None:

@@ -87,6 +87,13 @@ async def test_source_that_is_no_text_does_not_compile():
         assert app.setup_error.kind == "compile"
 
 
+@pytest.mark.parametrize("value", ["\ud800", 2**70, {1: 2}, object()])
+async def test_a_config_that_is_no_json_fails_its_app_and_stops_nobody(value):
+    async with AppHarness(source=PASSES, config={"k": value}) as app:
+        assert app.setup_error is not None
+        assert "config" in app.setup_error.message
+
+
 async def test_set_up_runs_once_and_its_failure_is_the_error_of_every_run():
     fails = "def setupPlugin(meta):\n    console.log('up')\n    raise ValueError(meta.config['name'])\n" + PASSES
     async with AppHarness(source=fails, config={"name": "no"}) as app:

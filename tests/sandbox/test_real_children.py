@@ -270,3 +270,36 @@ async def test_sequence_numbers_begin_again_before_the_page_runs_out_of_bits():
         bench.pool.submit(tenant, sink.works(50))
         await sink.all()
         assert bench.restarts == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "event['properties']['$elements_chain'] = 'x' * 900_000",
+        "event['distinct_id'] = 'x' * 900_000",
+        "posthog.capture('y', {'distinct_id': 'x' * 700_000})",
+        "for n in range(1000):\n    console.log('\U0001f600' * 60)",
+    ],
+)
+async def test_what_apps_make_long_beside_the_properties_ends_no_sandbox(body):
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    sink = Sink()
+    async with running_pool() as bench:
+        bench.pool.submit(
+            project(f"def processEvent(event, meta):\n{lines}    return event\n"), sink.works(120, keys=120)
+        )
+        await sink.until(120)
+        assert bench.restarts == []
+    assert all(not sink.failures(number) for number in sink.submitted)
+
+
+async def test_cpu_time_of_one_event_counts_over_its_waits():
+    spins = (
+        "async def processEvent(event, meta):\n    for _ in range(40):\n        sum(range(1_000_000))\n"
+        "        await sleep(0)\n    return event\n"
+    )
+    sink = Sink()
+    async with running_pool() as bench:
+        bench.pool.submit(project(spins, cpu_seconds=0.2), sink.works(1))
+        await sink.all()
+    assert sink.failures(0) == [(1, "timeout")]

@@ -64,8 +64,21 @@ def test_a_hook_gets_its_arguments_and_meta():
     assert Bench("def setupPlugin(meta):\n    meta.global_['x'] = 1\n").call("setupPlugin") == (None, None)
 
 
-@pytest.mark.parametrize("hook", ANSWERING)
-@pytest.mark.parametrize("value", ["None", "5", "'text'", "[{'a': (1, 2)}]", "{}"])
+@pytest.mark.parametrize("value", ["None", "5", "'text'", "{}", "[1]", "[None]"])
+def test_a_batch_that_is_no_list_of_events_is_refused(value):
+    failure, answer = Bench(f"def processEventBatch(events, meta):\n    return {value}\n").call("processEventBatch", [])
+    assert failure is not None
+    assert "return a list of events" in failure.message
+    assert answer is None
+
+
+@pytest.mark.parametrize(
+    ("hook", "value"),
+    [
+        *(("composeWebhook", value) for value in ("None", "5", "'text'", "{}")),
+        *((hook, "[{'a': (1, 2)}]") for hook in ANSWERING),
+    ],
+)
 def test_what_a_hook_answers_is_its_json(hook, value):
     expected = orjson.loads(orjson.dumps(eval(value)))
     assert Bench(f"def {hook}(x, meta):\n    return {value}\n").call(hook, []) == (None, expected)
@@ -106,7 +119,7 @@ FAILURES = [
     ("return posthog", "app", "not JSON"),
     ("x = []\n    for _ in range(101):\n        x = [x]\n    return x", "app", "deeper than 100"),
     ("x = []\n    x.append(x)\n    return x", "app", "contains itself"),
-    ("return 'x' * 2_000_000", "app", "more than 1048576 bytes"),
+    ("return [{'x': 'x' * 2_000_000}]", "app", "more than 1048576 bytes"),
 ]
 
 

@@ -66,12 +66,46 @@ def test_a_timeout_is_remembered_for_the_hook_that_slips_past_it():
     assert page.overran == str(timeout.value)
 
 
-def test_each_call_of_a_hook_has_the_whole_time():
+def test_each_event_and_each_install_has_the_whole_time():
     page = Page()
     timer = make_timer(page, 5 * TICK_SECONDS)
-    for _ in range(4):
-        page.enter(1, 39, 2)
-        tick(timer, 5)
+    for sequence in range(4):
+        for install in (39, 40):
+            page.enter(sequence, install, 2)
+            tick(timer, 5)
+
+
+def test_a_hook_that_waited_goes_on_counting_where_it_was_whatever_ran_meanwhile():
+    page = Page()
+    timer = make_timer(page, 5 * TICK_SECONDS)
+    page.enter(1, 39, 2)
+    tick(timer, 3)
+    page.enter(2, 39, 2)
+    tick(timer, 5)
+    page.enter(1, 39, 2)
+    tick(timer, 2)
+    with pytest.raises(HookTimeout):
+        tick(timer, 1)
+
+
+def test_describing_an_error_has_time_of_its_own():
+    page = Page()
+    timer = make_timer(page, 5 * TICK_SECONDS)
+    page.enter(1, 39, 2)
+    tick(timer, 5)
+    page.renewed = True
+    tick(timer, 5)
+    with pytest.raises(HookTimeout):
+        tick(timer, 1)
+
+
+def test_what_is_counted_is_bounded():
+    page = Page()
+    timer = make_timer(page, 5 * TICK_SECONDS)
+    for sequence in range(3_000):
+        page.enter(sequence, 39, 2)
+        tick(timer, 1)
+    assert len(timer._ticks) <= 1_000
 
 
 def test_the_childs_own_code_is_never_interrupted():
