@@ -199,7 +199,7 @@ class Settings(BaseSettings):
     single_worker: bool = Field(default=False, examples=["true"])
     """Says that no other worker reads the same Kafka, which is what SQLite beside Kafka needs."""
     max_sandboxes: int = Field(default=200, ge=1, examples=["500"])
-    """Sandbox processes that are kept, at about 4 MB each. Beyond it those idle longest are ended; busy ones never are."""
+    """Sandbox processes that are kept, at about 4 MB each. Beyond it those idle longest are ended; busy ones and the shared one never are."""
     allow_unconfined_sandbox: bool = Field(default=False, examples=["true"])
     """Runs apps where seccomp does not work; else the server does not start there. Only for apps trusted like the server."""
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(LogLevel.INFO, examples=["info"])

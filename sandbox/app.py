@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sandbox import codec
 from sandbox.environment import app_globals
-from sandbox.globals.console import make_console, make_print
+from sandbox.globals.console import make_console
 from sandbox.globals.meta import make_meta
 from sandbox.globals.posthog import make_posthog
 from sandbox.guards import is_app_callable
@@ -22,9 +22,8 @@ from sandbox.invocation import Context, LimitExceeded
 from sandbox.page import HookTimeout
 from sandbox.policy import AppSyntaxError, compile_app
 from sandbox.printable import printable
-from sandbox.wire import HOOKS, JOB_PREFIX
+from sandbox.wire import APP_HOOKS, JOB_PREFIX
 
-HOOK_NAMES: Final = tuple(name for name in HOOKS if name not in ("load", "job"))
 _MAX_JOBS: Final = 100
 _JOB_NAME_LENGTH: Final = 100
 _MESSAGE_LENGTH: Final = 1_000
@@ -35,7 +34,7 @@ class Failure:
     """Why a hook or an app failed, as its author should read it. `line` is the innermost line of app code."""
 
     kind: str
-    """compile | app | timeout | memory | limit"""
+    """compile | app | timeout | memory | limit; or sandbox, which the host says"""
     message: str
     line: int | None = None
 
@@ -86,7 +85,6 @@ def load_app(
             {
                 "posthog": make_posthog(app.id, context, captures_per_event, library_version),
                 "console": make_console(app.id, context),
-                "print": make_print(app.id, context),
                 "sleep": make_sleep(app.id, context),
                 "LimitExceeded": LimitExceeded,
             },
@@ -129,7 +127,7 @@ def find_hooks(namespace: dict[str, Any]) -> dict[str, Callable[..., Any]]:
     Raises ValueError for what cannot be one.
     """
     hooks: dict[str, Callable[..., Any]] = {}
-    for name in HOOK_NAMES:
+    for name in APP_HOOKS:
         snake = re.sub(r"([A-Z])", r"_\1", name).lower()
         found = [candidate for candidate in (name, snake) if candidate in namespace]
         if len(found) == 2:

@@ -73,8 +73,8 @@ class Chain:
         """Run the chain; yields the host calls that a hook waits for, and returns the event's row and blobs.
 
         `event` is `raw` opened. Installs in `failed_before` are not called: they failed this event in a sandbox that
-        had to be killed. From the first app on, the page names whose code ran last, until the caller says otherwise:
-        encoding an app's values and freeing them can kill the process as well as its code can.
+        had to be killed. From the first app on, the page names the app that ran last until the caller calls
+        `page.leave()`: encoding an app's values and freeing them can kill the process as well as its code can.
         """
         page, sequence = self._page, effects.sequence
         uuid, team_id, now = event["uuid"], event["team_id"], event.get("now", "")

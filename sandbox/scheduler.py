@@ -1,4 +1,4 @@
-"""Which of a child's runs goes on when: many wait for the host at a time, and those of one distinct_id keep their order.
+"""Many runs in one thread: they wait for the host side by side, and those of one distinct_id run one after another.
 
 A run is one event's chain or one call of another hook: a generator that yields the host calls it waits for. One thread
 drives them all; a run that never waits goes straight through.

@@ -91,8 +91,7 @@ TRACE_SIGNAL: Final = signal.SIGUSR1
 OUT_OF_MEMORY_STATUS: Final = 12
 """A child ends itself so when an app has used up its memory and keeps it"""
 PAGE_BYTES: Final = 64
-HOOKS: Final = (
-    "load",
+APP_HOOKS: Final = (
     "setupPlugin",
     "teardownPlugin",
     "processEvent",
@@ -104,9 +103,10 @@ HOOKS: Final = (
     "runEveryMinute",
     "runEveryHour",
     "runEveryDay",
-    "job",
 )
-"""What the page can name: hooks in camelCase, all jobs as one, and the execution of the module"""
+"""What an app may define, by its camelCase names; jobs come on top"""
+HOOKS: Final = ("load", *APP_HOOKS, "job")
+"""What the page can name: also the execution of the module, and all jobs as one"""
 JOB_PREFIX: Final = "jobs."
 """A job's name as a hook: `jobs.<name>`"""
 

@@ -62,9 +62,9 @@ class OwnersReport:
         """Count it."""
         self._metrics.sandbox_restarts.labels(project.id).inc()
 
-    def moved(self, project: Project, install_id: int, kills: int) -> None:
+    def moved(self, project: Project, install_id: int) -> None:
         """Tell the owner why the app runs alone from now on."""
-        message = f"the app cost {kills} sandboxes in a short time: it runs in one of its own from now on"
+        message = "the app cost three sandboxes within ten minutes: it runs in one of its own from now on"
         self._add(project, [LogLine(install_id, "WARN", message, "SYSTEM")])
 
     def _add(self, project: Project, lines: Sequence[LogLine]) -> None:

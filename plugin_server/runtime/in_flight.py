@@ -91,7 +91,7 @@ class InFlight:
 
     @property
     def is_first(self) -> bool:
-        """What the process has now is all that it was given since apps were set up: one event or invocation."""
+        """One event or invocation was given since apps were set up, and is not answered: nobody else can have used the memory."""
         return self._given == 1 == len(self.runs)
 
     def suspects(self) -> list[Run]:

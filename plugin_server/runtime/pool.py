@@ -14,7 +14,7 @@ from plugin_server.model.project import Install, Isolation, Project
 from plugin_server.runtime.fork_server import ForkServer
 from plugin_server.runtime.route import OneChain, Place, Relay, Route, Spread
 from plugin_server.runtime.sandbox import Sandbox, SandboxServices
-from plugin_server.runtime.strikes import Strikes
+from plugin_server.runtime.strikes import STRIKES, Strikes
 from plugin_server.runtime.watch import TICK_SECONDS
 from plugin_server.runtime.watchdog import watch
 from plugin_server.runtime.work import HostCalls, SandboxReport, Work
@@ -183,13 +183,13 @@ class SandboxPool:
 
     def _killed_by(self, project: Project, install_id: int) -> None:
         """An install cost a sandbox; one that does so again and again gets one of its own."""
-        kills = self._strikes.add(project.id, install_id, time.monotonic())
+        struck_out = self._strikes.add(project.id, install_id, time.monotonic())
         tenant = self._tenants.get(project.id)
-        if kills is None or tenant is None or install_id in tenant.apart:
+        if not struck_out or tenant is None or install_id in tenant.apart:
             return
         tenant.apart.add(install_id)
-        _log.warning("install_moved", project_id=project.id, install_id=install_id, kills=kills)
-        self._report.moved(project, install_id, kills)
+        _log.warning("install_moved", project_id=project.id, install_id=install_id, kills=STRIKES)
+        self._report.moved(project, install_id)
         if len(project.installs) > 1 or project.sandbox.isolation is Isolation.SHARED:
             self._replace(tenant)
 

@@ -11,13 +11,13 @@ import orjson
 from plugin_server.model.errors import ProtocolViolation
 from plugin_server.model.project import Install, Limits
 from sandbox import codec
-from sandbox.wire import HOOKS, JOB_PREFIX, WIRE_VERSION, EventOutcome
+from sandbox.wire import APP_HOOKS, HOOKS, JOB_PREFIX, WIRE_VERSION, EventOutcome
 
 LOG_LEVELS: Final = frozenset({"DEBUG", "LOG", "INFO", "WARN", "ERROR"})
 LOG_SOURCES: Final = frozenset({"SYSTEM", "PLUGIN", "CONSOLE"})
 FAILURE_KINDS: Final = frozenset({"compile", "app", "timeout", "memory", "limit", "sandbox"})
 _ENDS: Final = frozenset({EventOutcome.DROP, EventOutcome.INVALID, EventOutcome.WHOLE})
-_KNOWN_HOOKS: Final = frozenset(HOOKS) - {"load", "job"}
+_KNOWN_HOOKS: Final = frozenset(APP_HOOKS)
 _HOOKS: Final = 128
 _NAME_LENGTH: Final = 200
 _MESSAGE_LENGTH: Final = 20_000

@@ -15,13 +15,11 @@ class Strikes:
     def __init__(self) -> None:
         self._times: dict[tuple[int, int], deque[float]] = {}
 
-    def add(self, project_id: int, install_id: int, now: float) -> int | None:
+    def add(self, project_id: int, install_id: int, now: float) -> bool:
         """A sandbox ended at `now` (seconds) over that install of that project.
 
-        The number within the last ten minutes when that makes three, which is when it has to be moved; else None.
+        True when that makes three within ten minutes, which is when it has to be moved.
         """
         times = self._times.setdefault((project_id, install_id), deque(maxlen=STRIKES))
         times.append(now)
-        if len(times) < STRIKES or now - times[0] > WINDOW_SECONDS:
-            return None
-        return len(times)
+        return len(times) == STRIKES and now - times[0] <= WINDOW_SECONDS

@@ -16,8 +16,9 @@ TICK_SECONDS: Final = 0.02
 """How long a sandbox is left unwatched at most"""
 _LEAST_TICK_SECONDS: Final = 0.002
 CPU_GRACE_SECONDS: Final = 0.035
-"""After `cpu_seconds` the child's own timer, which ticks every 10 ms, has this long to end the hook. As a hook may have begun
-any time since the tick before it was first seen, that time counts as its own: so the grace is longer than that and a tick."""
+"""After `cpu_seconds` the child's own timer has this long to end the hook. It is counted from one tick (20 ms) before the
+hook was first seen, and the child's timer ticks every 10 ms: 30 together, and 5 to spare. Here a hook that waited for the host
+begins anew; over its waits the child's timer counts."""
 WALL_GRACE_SECONDS: Final = 1.0
 """A hook that is told to end while it waits for the host has this long, other events of its sandbox being in the way"""
 SILENCE_SECONDS: Final = 20.0

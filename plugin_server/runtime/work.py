@@ -41,7 +41,7 @@ class Work(Generic[ItemT]):
         self.failed: dict[int, HookFailure] | None = None
         """Installs that must not be called again for this event, since a sandbox was killed over them"""
         self.crashes = 0
-        """Sandboxes that died with nobody to blame while this event ran alone in them, or waited"""
+        """Deaths with nobody to blame in which it was a suspect (InFlight.suspects)"""
         self.journal: dict[tuple[int, int], Any] | None = None
         """Answers of the host that it was given already, by install and number"""
 
@@ -102,5 +102,5 @@ class SandboxReport(Protocol):
     def restarted(self, project: Project) -> None:
         """A sandbox that held the project's apps ended, and another takes its place."""
 
-    def moved(self, project: Project, install_id: int, kills: int) -> None:
-        """An install cost so many sandboxes in a short time that it has one of its own from now on."""
+    def moved(self, project: Project, install_id: int) -> None:
+        """An install cost three sandboxes in ten minutes, and has one of its own from now on."""

@@ -41,7 +41,7 @@ class HookNotFound(LookupError):
 class AppHarness:
     """Runs hooks of an app, or of a chain of apps, as the server would.
 
-    `apps` are folders, archives, `catalogue:<slug>`, or source text; one of them or a list, which is then a chain.
+    `apps` are folders or archives, or source text with a line break; one of them or a list, which is then a chain.
     `source` is source text, one or a list. `config` and `attachments` go to each app; an attachment is bytes, text, a
     JSON value, or `{content_type, file_name, contents}`. `now` (ISO 8601 text or a datetime) stops the apps' clock.
     `limits` and `loop_policy` have the fields of the projects file. `lineage` is the header that events come with.
@@ -194,7 +194,7 @@ class AppHarness:
     def restarted(self, project: Project) -> None:
         """Nothing to do: the run that was to blame says so."""
 
-    def moved(self, project: Project, install_id: int, kills: int) -> None:
+    def moved(self, project: Project, install_id: int) -> None:
         """Does not happen here."""
 
     async def _process_event(self, event: Mapping[str, Any], lineage: Lineage | None) -> Run:

@@ -1,4 +1,4 @@
-"""`console` and `print`: lines for the app's owner."""
+"""`console`: lines for the app's owner. `print` (sandbox/builtins.py) writes to its `log`."""
 
 from __future__ import annotations
 
@@ -29,21 +29,6 @@ def make_log(install: int, context: Context, level: str) -> Callable[..., None]:
             effects.log(install, level, printable(message[:_MESSAGE_LENGTH]))
 
     return log
-
-
-def make_print(install: int, context: Context) -> Callable[..., None]:
-    """`print`, which logs at level LOG. `sep` and `end` are accepted; `file` and `flush` change nothing."""
-
-    def print_(
-        *values: Any, sep: str | None = None, end: str | None = None, file: Any = None, flush: Any = None
-    ) -> None:
-        del end, file, flush
-        effects = context.effects
-        if effects is not None:
-            separator = sep if type(sep) is str else " "
-            effects.log(install, "LOG", printable(separator.join(map(_text, values))[:_MESSAGE_LENGTH]))
-
-    return print_
 
 
 def _text(value: Any) -> str:

@@ -109,7 +109,7 @@ class Bench:
     def restarted(self, project: Project) -> None:
         self.restarts.append(project.id)
 
-    def moved(self, project: Project, install_id: int, kills: int) -> None:
+    def moved(self, project: Project, install_id: int) -> None:
         self.moves.append(install_id)
 
 

@@ -30,9 +30,9 @@ from plugin_server.registry.manifest import ConfigField, parse_manifest
 from plugin_server.registry.projects_file import InstallEntry
 from plugin_server.settings import Settings, load_settings
 from plugin_server.testing.cases import read_case
-from sandbox.app import HOOK_NAMES
 from sandbox.modules.catalogue import module_names
 from sandbox.policy import compile_app
+from sandbox.wire import APP_HOOKS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -166,7 +166,7 @@ def test_every_module_that_apps_can_import_is_documented():
 
 def test_every_hook_and_type_of_field_is_documented():
     page = text_of("docs/writing-apps.md")
-    assert [hook for hook in HOOK_NAMES if f"`{hook}" not in page] == []
+    assert [hook for hook in APP_HOOKS if f"`{hook}" not in page] == []
     types = ConfigField.model_json_schema()["properties"]["type"]["enum"]
     assert [kind for kind in types if f"`{kind}`" not in page] == []
 

@@ -15,8 +15,8 @@ from plugin_server.app_check.finding import Severity
 from plugin_server.app_check.hooks import HOOKS
 from plugin_server.registry.app_source import load_app
 from plugin_server.registry.manifest import parse_manifest
-from sandbox.app import HOOK_NAMES
 from sandbox.policy import SOURCE_LIMIT_BYTES
+from sandbox.wire import APP_HOOKS
 from tests.unit.registry.test_examples import EXAMPLES
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -158,7 +158,7 @@ def test_the_examples_have_nothing_to_find(folder: str):
 
 
 def test_the_hooks_are_those_of_the_sandbox():
-    assert tuple(HOOKS) == HOOK_NAMES
+    assert tuple(HOOKS) == APP_HOOKS
 
 
 def test_many_functions_that_call_each_other_are_read_in_time():

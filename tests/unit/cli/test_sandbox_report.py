@@ -59,7 +59,7 @@ async def test_the_owner_of_a_moved_app_reads_why():
     log = Log()
     async with asyncio.TaskGroup() as tasks:
         report = OwnersReport(log, LogEntries("logs", "w"), Metrics(), tasks)  # type: ignore[arg-type]
-        report.moved(Project(2, "p", "t"), 39, 3)
+        report.moved(Project(2, "p", "t"), 39)
         await report.drain()
         (record,) = log.records
-    assert "cost 3 sandboxes" in orjson.loads(record.value)["message"]
+    assert "cost three sandboxes" in orjson.loads(record.value)["message"]

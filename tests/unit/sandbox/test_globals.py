@@ -240,7 +240,7 @@ def test_the_console_writes_its_arguments_as_one_line(arguments, message):
 
 
 def test_print_logs_at_level_log():
-    assert logged("print('a', 5, {'b': 1}, sep='-')")[:3] == [39, "LOG", 'a-5-{"b":1}']
+    assert logged("print('a', 5, {'b': 1}, sep='-')")[:3] == [39, "LOG", "a-5-{'b': 1}"]
     assert logged("print()")[:3] == [39, "LOG", ""]
 
 
