@@ -16,6 +16,7 @@ from sandbox.chain import Blobs, Chain, ChainLimits, Mode, Result, Row, invalid_
 from sandbox.event import InvalidEvent
 from sandbox.hook import invoke
 from sandbox.invocation import Effects, HostCall
+from sandbox.memory import end_if_used_up
 from sandbox.page import Page, SoftTimer
 from sandbox.scheduler import Scheduler
 from sandbox.wire import BLOB_LIMIT_BYTES, HEAD_LIMIT_BYTES, HEADER, WIRE_VERSION, FrameKind, encode_frame
@@ -196,6 +197,8 @@ class Worker:
                     clock,
                 )
             )
+            if apps[-1].error is not None and apps[-1].error.kind == "memory":
+                end_if_used_up(limits["memory_bytes"])
             self._page.leave()
         self._chains[load["chain"]] = LoadedChain(
             load["project_id"], apps, ChainLimits(*(limits[name] for name in ChainLimits._fields)), self._page

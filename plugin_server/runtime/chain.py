@@ -11,8 +11,8 @@ from typing import Any, Final
 import orjson
 
 from plugin_server.model.project import Install, Limits, Project
-from plugin_server.runtime.replies import Bounds, HookFailure, LoadedInstall, LogLine
-from plugin_server.runtime.work import Work
+from plugin_server.runtime.replies import Bounds, HookFailure, Loaded, LoadedInstall, LogLine
+from plugin_server.runtime.work import InvocationResult, Work
 
 BATCH_EVENTS: Final = 500
 BATCH_BYTES: Final = 8 * 2**20
@@ -99,9 +99,8 @@ class Chain:
         """How it was loaded last"""
         self.became_ready = asyncio.Event()
         """It is loaded and set up"""
-        self.setting_up = 0
-        """Installs whose setupPlugin has not ended"""
-        self.start_logs: list[LogLine] = []
+        self._to_set_up: deque[int] = deque()
+        self._start_logs: list[LogLine] = []
         self.broken: dict[int, HookFailure] = {}
         """Installs that cost a sandbox while they were loaded or set up: they are not tried again"""
         self.has_delivery = False
@@ -127,12 +126,44 @@ class Chain:
                 return entry.hooks
         return frozenset()
 
+    def was_loaded(self, installs: tuple[LoadedInstall, ...]) -> None:
+        """The process has it, and says this of its installs."""
+        self.loaded = installs
+        if self.set_up:
+            self._to_set_up.extend(
+                entry.install_id for entry in installs if entry.error is None and "setupPlugin" in entry.hooks
+            )
+
+    def next_to_set_up(self) -> int | None:
+        """The install whose setupPlugin is to be called now, in their order; None when there is none left."""
+        return self._to_set_up.popleft() if self._to_set_up else None
+
+    def was_set_up(self, install_id: int, result: InvocationResult) -> None:
+        """An install's setupPlugin has ended."""
+        failure = result.failure
+        # What the failure's own line would say, the report of the load says better.
+        self._start_logs += [line for line in result.logs if failure is None or line.source != "PLUGIN"]
+        if failure is not None:
+            assert self.loaded is not None
+            self.loaded = tuple(
+                entry._replace(error=failure) if entry.install_id == install_id else entry for entry in self.loaded
+            )
+
+    def become_ready(self) -> Loaded:
+        """It takes events from now on; how its installs came up."""
+        assert self.loaded is not None
+        self.became_ready.set()
+        self.known = self.loaded
+        self.has_delivery = any(entry.hooks & DELIVERY_HOOKS for entry in self.known if entry.error is None)
+        logs, self._start_logs = tuple(self._start_logs), []
+        return Loaded(self.known, logs)
+
     def forget_process(self) -> None:
         """Its process has ended."""
         self.loaded = None
         self.became_ready.clear()
-        self.setting_up = 0
-        self.start_logs = []
+        self._to_set_up.clear()
+        self._start_logs = []
 
     def load_frame(self, library_version: str, now: float | None) -> tuple[bytes, bytes]:
         """Head and blob of LOAD."""

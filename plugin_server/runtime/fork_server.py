@@ -22,7 +22,7 @@ from plugin_server.model.errors import ConfigurationError, SandboxUnavailable
 from sandbox.wire import PAGE_BYTES, TRACE_SIGNAL
 
 _SPAWN_SECONDS: Final = 10.0
-_TRACE_MILLISECONDS: Final = 5
+_TRACE_MILLISECONDS: Final = 20
 _TRACE_BYTES: Final = 16 * 1024
 _MESSAGE_BYTES: Final = 4096
 _BUFFER_BYTES: Final = 4 * 2**20
@@ -53,7 +53,7 @@ class SandboxHandle:
             poll = select.poll()
             poll.register(self.traces, select.POLLIN)
             if poll.poll(_TRACE_MILLISECONDS):
-                time.sleep(_TRACE_MILLISECONDS / 5_000)  # the rest of it
+                time.sleep(0.001)  # the rest of it
                 return os.read(self.traces, _TRACE_BYTES).decode("ascii", "replace")
         return ""
 

@@ -91,8 +91,8 @@ class InFlight:
 
     @property
     def is_first(self) -> bool:
-        """One event or invocation was given since apps were set up, and is not answered: nobody else can have used the memory."""
-        return self._given == 1 == len(self.runs)
+        """At most one event or invocation was given since apps were set up: nobody else can have used the memory."""
+        return self._given <= 1 and len(self.runs) <= 1
 
     def suspects(self) -> list[Run]:
         """Who may have killed the process, when nobody is known to have: what was alone in it, or all that waited."""

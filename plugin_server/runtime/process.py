@@ -177,6 +177,11 @@ class SandboxProcess(asyncio.Protocol):
             self._on_ended(f"{self._kill_reason or 'it ended by itself'} ({self.cause})")
 
     @property
+    def has_ended(self) -> bool:
+        """Its socket has closed."""
+        return self._closed
+
+    @property
     def ran_out_of_memory(self) -> bool:
         """It ended itself because an app kept all the memory that there was."""
         return self._status == OUT_OF_MEMORY_STATUS

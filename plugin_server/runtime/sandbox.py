@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 import structlog
 
-from plugin_server.model.errors import ProtocolViolation, SandboxUnavailable
+from plugin_server.model.errors import ProtocolViolation
 from plugin_server.model.project import Install, Limits, Project
 from plugin_server.runtime.calls import PendingCalls
-from plugin_server.runtime.chain import DELIVERY_HOOKS, Chain
-from plugin_server.runtime.fork_server import SandboxHandle
+from plugin_server.runtime.chain import Chain
 from plugin_server.runtime.in_flight import InFlight
 from plugin_server.runtime.process import Running, SandboxProcess
 from plugin_server.runtime.replies import (
@@ -30,7 +29,6 @@ from plugin_server.runtime.replies import (
     HookFailure,
     HostCallRequest,
     InvocationReply,
-    Loaded,
     LoadedFrame,
     hook_name,
     read_call,
@@ -38,6 +36,7 @@ from plugin_server.runtime.replies import (
     read_loaded,
     read_results,
 )
+from plugin_server.runtime.starter import Spawn, Starter
 from plugin_server.runtime.watch import WALL_GRACE_SECONDS, Kill, Watch
 from plugin_server.runtime.work import HostCalls, Invocation, InvocationResult, SandboxReport, Work
 from sandbox.wire import FrameKind
@@ -45,12 +44,8 @@ from sandbox.wire import FrameKind
 BATCHES_IN_FLIGHT: Final = 4
 CRASHES: Final = 3
 """Unexplained deaths that one event may be part of before its project's apps are left out for it"""
-_FIRST_LOAD_BACKOFF_SECONDS: Final = 0.1
-_LAST_LOAD_BACKOFF_SECONDS: Final = 10.0
 _DEFAULT_LIMITS: Final = Limits.model_validate({})
 _log = structlog.get_logger(__name__)
-
-Spawn = Callable[[int, Callable[[int], None]], Awaitable[SandboxHandle]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +68,12 @@ class Sandbox:
     """Runs the chains that were added to it. Its owner calls `tick` regularly."""
 
     def __init__(self, memory_bytes: int, services: SandboxServices) -> None:
-        self._memory_bytes = memory_bytes
         self._services = services
         self._chains: dict[int, Chain] = {}
         self._next_chain = 1
         self._process: SandboxProcess | None = None
-        self._failed_loads = 0
-        """Times in a row that it died before it had loaded, with nobody to blame"""
         self._closing = False
-        self._starting: asyncio.Task[None] | None = None
+        self._starter = Starter(services.spawn, memory_bytes, self._on_frame, self._on_started, self._on_ended)
         self._in_flight = InFlight()
         self._invocations: deque[Invocation] = deque()
         """That wait for a process"""
@@ -105,7 +97,7 @@ class Sandbox:
         record_bytes = self._services.record_bytes
         chain = Chain(number, project, installs, record_bytes, opened=opened, whole=whole, set_up=set_up)
         self._chains[number] = chain
-        if self._process is not None and self._starting is None:
+        if self._process is not None:
             self._load(chain)
         return chain
 
@@ -156,9 +148,7 @@ class Sandbox:
     async def close(self) -> None:
         """End the process. Events in it are not answered any more."""
         self._closing = True
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
+        await self._starter.close()
         await self._calls.close()
         if self._process is not None:
             self._process.kill("the server is stopping")
@@ -178,7 +168,7 @@ class Sandbox:
     @property
     def alive(self) -> bool:
         """It has a process, or is about to."""
-        return self._process is not None or self._starting is not None
+        return self._process is not None or self._starter.is_running
 
     @property
     def pid(self) -> int | None:
@@ -232,10 +222,9 @@ class Sandbox:
 
     def _pump(self) -> None:
         """Send what there is room for in the child."""
-        if self._process is None or self._starting is not None:
-            if self._chains and not self._closing and self._starting is None:
-                self._starting = asyncio.get_running_loop().create_task(self._start(), name="sandbox-start")
-                self._starting.add_done_callback(self._note_start)
+        if self._process is None:
+            if self._chains and not self._closing:
+                self._starter.start()
             return
         self._pump_invocations()
         replaying = False
@@ -303,36 +292,18 @@ class Sandbox:
 
     def _on_loaded(self, frame: LoadedFrame) -> None:
         chain = self._chains[frame.chain]
-        chain.loaded = frame.installs
-        wanted = [entry for entry in frame.installs if entry.error is None and "setupPlugin" in entry.hooks]
-        if chain.set_up:
-            for entry in wanted:
-                chain.setting_up += 1
-                self._send_invocation(Invocation(chain, entry.install_id, "setupPlugin", b"[]"))
-        if not chain.setting_up:
-            self._become_ready(chain)
+        chain.was_loaded(frame.installs)
+        self._set_up_next(chain)
 
-    def _set_up(self, chain: Chain, install_id: int, result: InvocationResult) -> None:
-        chain.start_logs += [line for line in result.logs if result.failure is None or line.source != "PLUGIN"]
-        if result.failure is not None:
-            assert chain.loaded is not None
-            chain.loaded = tuple(
-                entry._replace(error=result.failure) if entry.install_id == install_id else entry
-                for entry in chain.loaded
-            )
-        chain.setting_up -= 1
-        if not chain.setting_up:
-            self._become_ready(chain)
-
-    def _become_ready(self, chain: Chain) -> None:
-        assert chain.loaded is not None
-        chain.became_ready.set()
-        chain.known = chain.loaded
-        self._failed_loads = 0
+    def _set_up_next(self, chain: Chain) -> None:
+        """Call setupPlugin of the next install; when all are set up, the chain is ready for work."""
         self._in_flight.forget_set_up()
-        chain.has_delivery = any(entry.hooks & DELIVERY_HOOKS for entry in chain.loaded if entry.error is None)
-        self._services.report.loaded(chain.project, Loaded(chain.loaded, tuple(chain.start_logs)))
-        chain.start_logs = []
+        install_id = chain.next_to_set_up()
+        if install_id is not None:
+            self._send_invocation(Invocation(chain, install_id, "setupPlugin", b"[]"))
+            return
+        self._starter.was_of_use()
+        self._services.report.loaded(chain.project, chain.become_ready())
         self._pump()
 
     def _on_done(self, reply: InvocationReply) -> None:
@@ -341,8 +312,9 @@ class Sandbox:
         failure = None if reply.failure is None else HookFailure(run.install_id, *reply.failure)
         result = InvocationResult(failure, reply.value, reply.notes.captures, reply.notes.logs)
         run.finish(result)
-        if run.hook == "setupPlugin" and run.chain.setting_up:
-            self._set_up(run.chain, run.install_id, result)
+        if run.hook == "setupPlugin" and not run.chain.ready:
+            run.chain.was_set_up(run.install_id, result)
+            self._set_up_next(run.chain)
         self.last_used = time.monotonic()
         self._pump()
 
@@ -372,42 +344,15 @@ class Sandbox:
 
     # Life and death
 
-    async def _start(self) -> None:
-        if self._failed_loads:
-            wait = min(_FIRST_LOAD_BACKOFF_SECONDS * 2 ** (self._failed_loads - 1), _LAST_LOAD_BACKOFF_SECONDS)
-            await asyncio.sleep(wait)
-        delay = _FIRST_LOAD_BACKOFF_SECONDS
-        while not await self._open_process():
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_LOAD_BACKOFF_SECONDS)
+    def _on_started(self, process: SandboxProcess) -> None:
+        if process.has_ended:
+            self._starter.was_of_no_use()
+            self._pump()
+            return
+        self._process = process
         self._watch = Watch()
-        self._starting = None
         for chain in self._chains.values():
             self._load(chain)
-
-    def _note_start(self, task: asyncio.Task[None]) -> None:
-        """A start that failed for a reason that nobody foresaw is tried again, later and later."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        _log.error("sandbox_start_failed", exc_info=error)
-        self._starting = None
-        self._failed_loads = min(self._failed_loads + 1, 16)
-        if self._process is not None:
-            self._process.kill("its start failed")
-        else:
-            self._pump()
-
-    async def _open_process(self) -> bool:
-        process = SandboxProcess(self._on_frame, lambda reason: self._on_ended(process, reason))
-        try:
-            handle = await self._services.spawn(self._memory_bytes, process.exited)
-            self._process = process
-            await process.open(handle)
-        except (SandboxUnavailable, OSError) as error:
-            self._process = None
-            _log.error("sandbox_unavailable", error=str(error))
-            return False
-        return True
 
     def _load(self, chain: Chain) -> None:
         assert self._process is not None
@@ -458,7 +403,7 @@ class Sandbox:
             self._blame(running.sequence, running.install_id, "sandbox", message, running.line or None)
         blamed, self._blamed = self._blamed, None
         if blamed is None and any(not chain.ready for chain in self._chains.values()):
-            self._failed_loads = min(self._failed_loads + 1, 16)
+            self._starter.was_of_no_use()
         elif blamed is None:
             self._count_crash()
         self._report_death(reason, running, blamed[1] if blamed else None)
@@ -491,7 +436,7 @@ class Sandbox:
                 run.chain.replay.appendleft(run)
             elif run.failed:
                 run.fail(run.failed[run.install_id])
-            elif run.hook != "setupPlugin" or not run.chain.setting_up:  # that is called again after the next load
+            elif run.hook != "setupPlugin" or run.chain.ready:  # that is called again after the next load
                 self._invocations.appendleft(run)
 
     def _count_crash(self) -> None:

@@ -83,6 +83,22 @@ async def test_an_app_with_a_set_up_that_keeps_all_memory_fails_its_event_and_no
     assert sink.failures(3) == [(1, "memory")]
 
 
+@pytest.mark.parametrize("place", ["body", "setup"])
+async def test_an_app_that_keeps_all_memory_before_the_first_event_does_not_run_and_the_others_do(place):
+    body = "    while True:\n        KEPT.append('x' * 100_000)\n"
+    source = (
+        f"KEPT = []\ndef setupPlugin(meta):\n{body}{PASSES}" if place == "setup" else f"KEPT = []\nif True:\n{body}"
+    )
+    ready = "def setupPlugin(meta):\n    meta.global_['n'] = len('x' * 5_000_000)\n" + PASSES
+    sink = Sink()
+    async with running_pool() as bench:
+        bench.pool.submit(project(ready, source, ready, memory_bytes=100 * 2**20), sink.works(20))
+        await sink.all()
+        errors = {entry.install_id: entry.error and entry.error.kind for entry in bench.loads[-1].installs}
+    assert errors == {1: None, 2: "memory", 3: None}
+    assert all(sink.properties(number)["passed"] and not sink.failures(number) for number in sink.submitted)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_only_the_misbehaving_app_fails_and_only_for_that_event(name):
     body, kind = HOSTILE[name]

@@ -502,7 +502,7 @@ async def test_children_that_die_while_loading_are_not_forked_without_pause(monk
         pauses.append(seconds)
         await real(0 if seconds > 0.05 else seconds, *args)
 
-    monkeypatch.setattr("plugin_server.runtime.sandbox.asyncio.sleep", note)
+    monkeypatch.setattr("plugin_server.runtime.starter.asyncio.sleep", note)
     sink = Sink()
     async with sandbox_of(hangs_up_at_once, lives=9) as bench:
         bench.submit(sink.works(10))

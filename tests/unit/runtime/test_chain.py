@@ -179,9 +179,8 @@ def test_a_chain_whose_process_has_ended_is_not_ready_and_its_hooks_stay_known()
     of = chain(1)
     of.loaded = of.known
     of.became_ready.set()
-    of.setting_up = 1
     of.forget_process()
-    assert (of.loaded, of.ready, of.setting_up, of.start_logs) == (None, False, 0, [])
+    assert (of.loaded, of.ready, of.next_to_set_up()) == (None, False, None)
     assert of.hooks(1) == {"processEvent"}
 
 
