@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import inspect
 import re
 import time
 import unicodedata
@@ -59,7 +58,7 @@ class App:
     shares_state: bool = False
     """It imports what keeps state in the thread (decimal contexts): each call of a hook gets a context of its own"""
     waits: bool = False
-    """A processEvent of it may wait for the host, and others run meanwhile"""
+    """A hook of it may wait for the host, and others run meanwhile"""
 
 
 def load_app(
@@ -94,7 +93,7 @@ def load_app(
         app.meta = make_meta(install["config"], attachments)
         contextvars.Context().run(exec, code, namespace)
         app.hooks = find_hooks(namespace)
-        app.waits = inspect.iscoroutinefunction(app.hooks.get("processEvent"))
+        app.waits = "async" in unicodedata.normalize("NFKC", install["source"])
     except AppSyntaxError as error:
         app.error = Failure("compile", error.message[:_MESSAGE_LENGTH], error.line)
     except (Exception, HookTimeout) as error:  # noqa: BLE001 - the author's error, reported to the author

@@ -98,7 +98,6 @@ class Chain:
                 page.enter(sequence, app.id, PROCESS_EVENT)
                 value = hook(event, meta) if not app.shares_state else call(hook, event, meta)
                 if type(value) is types.CoroutineType:
-                    app.waits = True
                     value = yield from drive(value, call, page, sequence, app.id, PROCESS_EVENT)
                 if page.overran:
                     raise HookTimeout(page.overran)

@@ -70,18 +70,19 @@ def _serve(control: socket.socket) -> None:
         sys.exit(0)
     message = json.loads(raw)
     if "self_test" in message:
-        control.sendall(json.dumps({"self_test": run_self_test()}).encode())
+        control.sendall(json.dumps({"number": message["number"], "self_test": run_self_test()}).encode())
         return
     # All of it before the fork: a child that failed here would unwind into the loop above.
     memory_bytes, leave_out, parent_pid = message["fork"], message["leave_out"], os.getpid()
     connection, page_memory, traces = descriptors
+    number = message["number"]
     pid = os.fork()
     if pid == 0:
         _become_sandbox(connection, page_memory, traces, memory_bytes, parent_pid, leave_out)
     for descriptor in descriptors:
         os.close(descriptor)
     pidfd = os.pidfd_open(pid)
-    socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [pidfd])
+    socket.send_fds(control, [json.dumps({"number": number, "pid": pid}).encode()], [pidfd])
     os.close(pidfd)
 
 

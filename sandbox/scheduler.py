@@ -29,6 +29,11 @@ class Run(Protocol):
     key: str | None
     limits: ChainLimits
 
+    @property
+    def keeps_memory(self) -> bool:
+        """What it does now is there for every later run."""
+        ...
+
     def begin(self, effects: Effects) -> Generator[HostCall, None, Any]:
         """Its generator; what that returns goes to `finish`."""
         ...
@@ -127,7 +132,7 @@ class Scheduler:
                 waited = generator.throw(error or TypeError("only what the host gives for this event can be awaited"))
         except StopIteration as stop:
             self._forget_calls(effects)
-            if effects.ran_out:
+            if effects.ran_out or run.keeps_memory:
                 end_if_used_up(run.limits.memory_bytes)
             run.finish(stop.value, effects)
             return True

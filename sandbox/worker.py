@@ -57,6 +57,8 @@ class LoadedChain:
 class EventRun:
     """One event on its way through a chain."""
 
+    keeps_memory: Final = False
+
     __slots__ = ("_chain", "_event", "_mode", "_raw", "failed_before", "finish", "key", "limits", "sequence")
 
     def __init__(
@@ -109,6 +111,7 @@ class HookRun:
         self.key: str | None = None
         self.app = app
         self.hook = hook
+        self.keeps_memory = hook == "setupPlugin"
         self.limits = loaded.limits
         self._loaded = loaded
         self._page = page
@@ -197,8 +200,8 @@ class Worker:
                     clock,
                 )
             )
-            if apps[-1].error is not None and apps[-1].error.kind == "memory":
-                end_if_used_up(limits["memory_bytes"])
+            self._page.renewed = True  # its body may have used up its time
+            end_if_used_up(limits["memory_bytes"])  # by what its body keeps, whether or not that failed
             self._page.leave()
         self._chains[load["chain"]] = LoadedChain(
             load["project_id"], apps, ChainLimits(*(limits[name] for name in ChainLimits._fields)), self._page
@@ -225,6 +228,8 @@ class Worker:
             else:
                 if keys is not None:
                     run.key = keys[place]
+                if len(self._chains) > 1:
+                    run.key = f"{head['chain']}:{run.key}"
                 if failed:
                     run.failed_before = _failures(failed.get(str(sequence)))
                 submit(run)
@@ -241,7 +246,9 @@ class Worker:
 
     def _invoke(self, head: list[Any], blob: bytes) -> None:
         sequence, chain, install, hook = head
-        loaded = self._chains[chain]
+        loaded = self._chains.get(chain)
+        if loaded is None:
+            return  # it was unloaded, and nobody waits for an answer
         app = loaded.apps[install]
         self._scheduler.submit(HookRun(loaded, self._page, sequence, app, hook, blob, self._finish_hook))
 

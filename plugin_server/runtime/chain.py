@@ -13,6 +13,7 @@ import orjson
 from plugin_server.model.project import Install, Limits, Project
 from plugin_server.runtime.replies import Bounds, HookFailure, Loaded, LoadedInstall, LogLine
 from plugin_server.runtime.work import InvocationResult, Work
+from sandbox.wire import BLOB_LIMIT_BYTES
 
 BATCH_EVENTS: Final = 500
 BATCH_BYTES: Final = 8 * 2**20
@@ -99,6 +100,8 @@ class Chain:
         """How it was loaded last"""
         self.became_ready = asyncio.Event()
         """It is loaded and set up"""
+        self.is_removed = False
+        """No sandbox has it any more: what is left of its runs counts no more"""
         self._to_set_up: deque[int] = deque()
         self._start_logs: list[LogLine] = []
         self.broken: dict[int, HookFailure] = {}
@@ -170,6 +173,10 @@ class Chain:
         installs, parts, size = [], [], 0
         for install in self.installs:
             attachments = {}
+            if size + sum(len(attachment.contents) for attachment in install.attachments.values()) > BLOB_LIMIT_BYTES:
+                message = f"the attachments of the project's apps take more than {BLOB_LIMIT_BYTES} bytes"
+                installs.append(_sendable(install, {}, HookFailure(install.id, "limit", message, None)))
+                continue
             for name, attachment in install.attachments.items():
                 stop = size + len(attachment.contents)
                 attachments[name] = [attachment.content_type, attachment.file_name, size, stop]

@@ -113,8 +113,10 @@ class ForkServer:
         self._confinement: Confinement | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
-        self._answer: asyncio.Future[tuple[dict[str, Any], list[int]]] | None = None
-        self._exit_callbacks: dict[int, Callable[[int], None]] = {}
+        self._answers: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
+        """What is asked, by number"""
+        self._asked = 0
+        self._exit_callbacks: dict[int, Callable[[int | None], None]] = {}
         self._lock = asyncio.Lock()
 
     @property
@@ -187,10 +189,10 @@ class ForkServer:
         )
         return confinement
 
-    async def spawn(self, memory_bytes: int, on_exit: Callable[[int], None]) -> SandboxHandle:
+    async def spawn(self, memory_bytes: int, on_exit: Callable[[int | None], None]) -> SandboxHandle:
         """Fork a sandbox that may map `memory_bytes` more than the interpreter has.
 
-        `on_exit(status)` is called once when it ends: an exit code, or minus a signal's number. Raises
+        `on_exit(status)` is called once when it ends: an exit code, minus a signal's number, or None if it went with the fork server. Raises
         SandboxUnavailable; the fork server is then started again by the next call. Raises ConfigurationError as `start`.
         """
         async with self._lock:
@@ -202,10 +204,11 @@ class ForkServer:
             try:
                 message = {"fork": memory_bytes, "leave_out": self._left_out()}
                 answer, (pidfd,) = await self._ask(message, theirs.fileno(), page, written)
+            except asyncio.CancelledError:
+                _close(ours, page, traces)
+                raise
             except (OSError, TimeoutError, EOFError) as error:
-                ours.close()
-                os.close(page)
-                os.close(traces)
+                _close(ours, page, traces)
                 await self.stop()
                 raise SandboxUnavailable(f"the fork server does not answer: {error!r}") from error
             finally:
@@ -238,13 +241,16 @@ class ForkServer:
     async def _ask(self, message: dict[str, Any], *descriptors: int) -> tuple[dict[str, Any], list[int]]:
         """Its answer, and the descriptors that came with it. Raises OSError, TimeoutError, EOFError."""
         assert self._control is not None
-        self._answer = asyncio.get_running_loop().create_future()
-        socket.send_fds(self._control, [orjson.dumps(message)], descriptors)
+        self._asked += 1
+        number = self._asked
+        answer: asyncio.Future[tuple[dict[str, Any], list[int]]] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
         try:
+            socket.send_fds(self._control, [orjson.dumps(message | {"number": number})], descriptors)
             async with asyncio.timeout(_SPAWN_SECONDS):
-                return await self._answer
+                return await answer
         finally:
-            self._answer = None
+            del self._answers[number]
 
     def _read(self) -> None:
         assert self._control is not None
@@ -259,8 +265,11 @@ class ForkServer:
             return
         message = orjson.loads(raw)
         if "exited" not in message:
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_result((message, descriptors))
+            answer = self._answers.get(message["number"])
+            if answer is not None and not answer.done():
+                answer.set_result((message, descriptors))
+            else:
+                _discard(descriptors)
             return
         if message["status"] == -signal.SIGSYS:
             _log.error(
@@ -280,11 +289,26 @@ class ForkServer:
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._control.close()
         self._control = None
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(EOFError("the fork server died"))
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(EOFError("the fork server died"))
         callbacks, self._exit_callbacks = self._exit_callbacks, {}
         for on_exit in callbacks.values():
-            on_exit(-signal.SIGKILL)
+            on_exit(None)
+
+
+def _close(connection: socket.socket, *descriptors: int) -> None:
+    connection.close()
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _discard(pidfds: Sequence[int]) -> None:
+    """End sandboxes that nobody waits for any more."""
+    for pidfd in pidfds:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
 
 
 def _make_connection() -> tuple[socket.socket, socket.socket]:

@@ -61,6 +61,7 @@ class SandboxProcess(asyncio.Protocol):
         self._kill_reason: str | None = None
         self._closed = False
         self._status: int | None = None
+        self._is_reaped = False
         self._overdue: asyncio.TimerHandle | None = None
 
     async def open(self, handle: SandboxHandle) -> None:
@@ -71,9 +72,10 @@ class SandboxProcess(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self, sock=handle.connection)
 
-    def exited(self, status: int) -> None:
-        """The process has ended: an exit code, or minus a signal's number."""
+    def exited(self, status: int | None) -> None:
+        """The process has ended: an exit code, or minus a signal's number; None when it went with the fork server."""
         self._status = status
+        self._is_reaped = True
         self._end_if_over()
 
     def send(self, kind: FrameKind, head: bytes, blob: bytes = b"") -> None:
@@ -167,7 +169,7 @@ class SandboxProcess(asyncio.Protocol):
         self._end_if_over()
 
     def _end_if_over(self) -> None:
-        if self._closed and self._status is not None:
+        if self._closed and self._is_reaped:
             self._end()
 
     def _end(self) -> None:
@@ -175,6 +177,11 @@ class SandboxProcess(asyncio.Protocol):
             self._overdue.cancel()
             self._overdue = None
             self._on_ended(f"{self._kill_reason or 'it ended by itself'} ({self.cause})")
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """It was neither killed (by us, by somebody else, for want of memory on the host) nor lost with the fork server."""
+        return self._kill_reason is None and self._status not in (None, -signal.SIGKILL, -signal.SIGTERM)
 
     @property
     def has_ended(self) -> bool:
@@ -191,7 +198,7 @@ class SandboxProcess(asyncio.Protocol):
         """What it died of, in words."""
         status = self._status
         if status is None:
-            return "no cause was reported"
+            return "no cause is known"
         if self.ran_out_of_memory:
             return "an app used up the memory (memory_bytes)"
         if status >= 0:

@@ -16,6 +16,8 @@ from sandbox.wire import APP_HOOKS, HOOKS, JOB_PREFIX, WIRE_VERSION, EventOutcom
 LOG_LEVELS: Final = frozenset({"DEBUG", "LOG", "INFO", "WARN", "ERROR"})
 LOG_SOURCES: Final = frozenset({"SYSTEM", "PLUGIN", "CONSOLE"})
 FAILURE_KINDS: Final = frozenset({"compile", "app", "timeout", "memory", "limit", "sandbox"})
+_TRACE_CONTAINERS: Final = 1_000_000
+"""A client's event of a megabyte may have so many"""
 _ENDS: Final = frozenset({EventOutcome.DROP, EventOutcome.INVALID, EventOutcome.WHOLE})
 _KNOWN_HOOKS: Final = frozenset(APP_HOOKS)
 _HOOKS: Final = 128
@@ -129,11 +131,15 @@ BoundsOf = Callable[[int], Bounds]
 """The bounds of the chain that a sequence number was given to. Raises ProtocolViolation for one that nobody was given."""
 
 
-def read_results(head: bytes, blob: bytes, bounds_of: BoundsOf) -> tuple[int, list[tuple[int, ChainResult]]]:
-    """Batches ended, and by sequence number the results in a RESULTS frame."""
+def read_results(
+    head: bytes, blob: bytes, bounds_of: BoundsOf, rows_limit: int
+) -> tuple[int, list[tuple[int, ChainResult]]]:
+    """Batches ended, and by sequence number the results in a RESULTS frame, of which there are at most `rows_limit`."""
     frame = _json(head)
     if type(frame) is not list or len(frame) != 2 or type(frame[0]) is not int or type(frame[1]) is not list:
         raise ProtocolViolation("RESULTS is not [batches, rows]")
+    if len(frame[1]) > rows_limit:
+        raise ProtocolViolation("more rows of RESULTS than events that it was given")
     cut = _Cut(blob)
     results: list[tuple[int, ChainResult]] = []
     matches, emit = _TIMESTAMP.fullmatch, EventOutcome.EMIT
@@ -294,7 +300,7 @@ def _capture(raw: Any, bounds: Bounds, cut: _Cut) -> Capture:
 
 def _step(raw: Any, bounds: Bounds, cut: _Cut) -> tuple[int, Any]:
     install, length = raw
-    event = cut.json(length, 2 * bounds.property_bytes)
+    event = cut.json(length, 2 * bounds.property_bytes, _TRACE_CONTAINERS)
     if install != 0:
         _install(install, bounds)
     if type(install) is not int or type(event) is not dict or type(event.get("properties")) is not dict:
@@ -350,13 +356,16 @@ class _Cut:
         except UnicodeDecodeError:
             raise ProtocolViolation("a part of the blob is not UTF-8") from None
 
-    def json(self, length: Any, limit: int) -> Any:
+    def json(self, length: Any, limit: int, containers: int = codec.MAX_CONTAINERS) -> Any:
         """The next `length` bytes, decoded, not too deep."""
         if type(length) is not int or not 0 <= length <= limit:
             raise ProtocolViolation("a part of the blob has no valid length")
         raw = self.text(length).encode()
+        opened = codec.brackets(raw)
+        if opened > containers:
+            raise ProtocolViolation("a part of the blob with more lists and objects than an honest child sends")
         value = _json(raw)
-        if codec.brackets(raw) > codec.MAX_DEPTH:
+        if opened > codec.MAX_DEPTH:
             try:
                 codec.check_depth(value)
             except codec.TooDeep as error:

@@ -37,11 +37,13 @@ from plugin_server.runtime.replies import (
     read_results,
 )
 from plugin_server.runtime.starter import Spawn, Starter
-from plugin_server.runtime.watch import WALL_GRACE_SECONDS, Kill, Watch
+from plugin_server.runtime.watch import SILENCE_SECONDS, WALL_GRACE_SECONDS, Kill, Watch
 from plugin_server.runtime.work import HostCalls, Invocation, InvocationResult, SandboxReport, Work
 from sandbox.wire import FrameKind
 
 BATCHES_IN_FLIGHT: Final = 4
+LOAD_CRASHES: Final = 8
+"""Unexplained deaths in a row after which apps that are being loaded are given up"""
 CRASHES: Final = 3
 """Unexplained deaths that one event may be part of before its project's apps are left out for it"""
 _DEFAULT_LIMITS: Final = Limits.model_validate({})
@@ -71,6 +73,9 @@ class Sandbox:
         self._services = services
         self._chains: dict[int, Chain] = {}
         self._next_chain = 1
+        self._unloading: dict[int, Chain] = {}
+        """Removed, though the process has yet to say how they loaded"""
+        self._load_waiters = 0
         self._process: SandboxProcess | None = None
         self._closing = False
         self._starter = Starter(services.spawn, memory_bytes, self._on_frame, self._on_started, self._on_ended)
@@ -78,6 +83,8 @@ class Sandbox:
         self._invocations: deque[Invocation] = deque()
         """That wait for a process"""
         self._watch = Watch()
+        self._batch_seconds = 0.0
+        """Since a batch ended, while there is one"""
         self._blamed: tuple[Chain, HookFailure] | None = None
         self._calls = PendingCalls(services.host_calls, lambda answer: self._send(FrameKind.REPLY, answer))
         self.last_used = time.monotonic()
@@ -104,7 +111,10 @@ class Sandbox:
     def remove_chain(self, chain: Chain) -> None:
         """Forget apps that have no work left."""
         del self._chains[chain.number]
-        if chain.loaded is not None:
+        chain.is_removed = True
+        if self._process is not None:
+            if chain.loaded is None:
+                self._unloading[chain.number] = chain  # its LOADED is still to come
             self._send(FrameKind.UNLOAD, [chain.number])
 
     def submit(self, chain: Chain, works: Sequence[Work[Any]]) -> None:
@@ -126,8 +136,12 @@ class Sandbox:
 
     async def loaded(self, chain: Chain) -> None:
         """Returns when the chain's apps are loaded and set up. Starts the process if there is none."""
-        self._pump()
-        await chain.became_ready.wait()
+        self._load_waiters += 1
+        try:
+            self._pump()
+            await chain.became_ready.wait()
+        finally:
+            self._load_waiters -= 1
 
     async def tear_down(self, chain: Chain) -> None:
         """Call teardownPlugin of every app of a chain that has it. What fails is logged for its owner."""
@@ -189,6 +203,9 @@ class Sandbox:
             watch.rest()
             return watch.next_seconds
         running = process.running()
+        if self._is_overdue(elapsed_seconds):
+            process.kill("it did not end a batch in the longest time that its apps may take")
+            return watch.next_seconds
         if self._in_flight.batches or loading or running.in_app or not self._calls.waiting:
             limits = self._limits_of(running.install_id)
             verdict = watch.tick(running, process.cpu_seconds(), elapsed_seconds, limits)
@@ -197,11 +214,15 @@ class Sandbox:
                 return watch.next_seconds
         else:
             watch.rest()
-        self._tick_waiting(elapsed_seconds)
+        self._tick_waiting(elapsed_seconds, running)
         return watch.next_seconds
 
-    def _tick_waiting(self, elapsed_seconds: float) -> None:
+    def _tick_waiting(self, elapsed_seconds: float, running: Running) -> None:
         for sequence, waiting in self._calls.waiting.items():
+            # What the host has answered waits for its turn in the child, and that is not its own doing.
+            others_turn = running.in_app and running.sequence != sequence
+            if (waiting.cancelled and others_turn) or not (waiting.cancelled or waiting.tasks):
+                continue
             waiting.seconds += elapsed_seconds
             limit = self._in_flight.runs[sequence].chain.limits.hook_seconds
             if waiting.seconds > limit and not waiting.cancelled:
@@ -213,6 +234,18 @@ class Sandbox:
                 assert self._process is not None
                 self._process.kill(message)
                 return
+
+    def _is_overdue(self, elapsed_seconds: float) -> bool:
+        """Whatever its page says, a batch ends within what its events may take one after another."""
+        batches = self._in_flight.batches
+        if not batches:
+            self._batch_seconds = 0.0
+            return False
+        self._batch_seconds += elapsed_seconds
+        batch, installs = batches[0], len(batches[0].chain.installs)
+        return self._batch_seconds > SILENCE_SECONDS + 2 * batch.events * installs * (
+            batch.chain.limits.cpu_seconds + 1
+        )
 
     def _limits_of(self, install_id: int) -> Limits:
         chains = self._chains.values()
@@ -227,26 +260,28 @@ class Sandbox:
                 self._starter.start()
             return
         self._pump_invocations()
+        in_flight = self._in_flight
         replaying = False
         for chain in self._chains.values():
-            if chain.replay:
+            if chain.replay and chain.ready:
                 replaying = True
-                if chain.ready and not self._in_flight.batches:
+                if not in_flight.batches:
                     self._send_batch(chain, chain.replay, alone=True)
-        if replaying:
-            return
-        sent = True
-        while sent and len(self._in_flight.batches) < BATCHES_IN_FLIGHT:
-            sent = False
-            for chain in self._chains.values():
-                if chain.queue and chain.ready and len(self._in_flight.batches) < BATCHES_IN_FLIGHT:
-                    self._send_batch(chain, chain.queue, alone=False)
-                    sent = True
+        while not replaying and len(in_flight.batches) < BATCHES_IN_FLIGHT:
+            chains = self._chains.values()
+            turn = next((chain for chain in chains if chain.queue and chain.ready and not chain.replay), None)
+            if turn is None:
+                return
+            if len(self._chains) > 1:
+                self._chains[turn.number] = self._chains.pop(turn.number)  # to the end of the line
+            self._send_batch(turn, turn.queue, alone=False)
 
     def _pump_invocations(self) -> None:
         for _ in range(len(self._invocations)):
             invocation = self._invocations.popleft()
-            if invocation.chain.ready:
+            if invocation.chain.is_removed:
+                invocation.done.cancel()
+            elif invocation.chain.ready:
                 self._send_invocation(invocation)
             else:
                 self._invocations.append(invocation)
@@ -274,7 +309,7 @@ class Sandbox:
     def _on_frame(self, kind: int, head: bytes, blob: bytes) -> None:
         match kind:
             case FrameKind.RESULTS:
-                self._on_results(*read_results(head, blob, self._in_flight.bounds_of))
+                self._on_results(*read_results(head, blob, self._in_flight.bounds_of, len(self._in_flight.runs)))
             case FrameKind.CALL:
                 self._on_call(read_call(head, self._in_flight.bounds_of))
             case FrameKind.DONE:
@@ -285,12 +320,14 @@ class Sandbox:
                 raise ProtocolViolation(f"a frame of kind {kind} that was not expected")
 
     def _bounds_of_chain(self, number: int) -> Bounds:
-        chain = self._chains.get(number)
+        chain = self._chains.get(number) or self._unloading.get(number)
         if chain is None or chain.loaded is not None:
             raise ProtocolViolation("LOADED for a chain that it was not given, or a second one")
         return chain.bounds
 
     def _on_loaded(self, frame: LoadedFrame) -> None:
+        if self._unloading.pop(frame.chain, None) is not None:
+            return
         chain = self._chains[frame.chain]
         chain.was_loaded(frame.installs)
         self._set_up_next(chain)
@@ -302,7 +339,6 @@ class Sandbox:
         if install_id is not None:
             self._send_invocation(Invocation(chain, install_id, "setupPlugin", b"[]"))
             return
-        self._starter.was_of_use()
         self._services.report.loaded(chain.project, chain.become_ready())
         self._pump()
 
@@ -331,7 +367,10 @@ class Sandbox:
             if entry is None:
                 by_sink[key] = entry = (sink, [])
             entry[1].append((work.item, result))
+        if works:
+            self._starter.was_of_use()
         if batch is not None:
+            self._batch_seconds = 0.0
             batch.chain.batch_ended(batch, alone=bool(batch.events == 1 and batch.chain.replay))
         self.last_used = time.monotonic()
         for (_, has_delivery), (sink, delivered) in by_sink.items():
@@ -376,7 +415,11 @@ class Sandbox:
                 return  # it names what it was not given, so nobody can be blamed
             chain.broken[install_id] = failure
             self._blamed = chain, failure
-        elif install_id not in run.chain.bounds.installs or install_id in (run.failed or {}):
+        elif (
+            install_id not in run.chain.bounds.installs
+            or install_id in (run.failed or {})
+            or (isinstance(run, Invocation) and install_id != run.install_id)
+        ):
             return
         else:
             run.failed = {**(run.failed or {}), install_id: failure}
@@ -398,25 +441,30 @@ class Sandbox:
             if self._in_flight.is_first:
                 message = "used up the memory of its sandbox and kept it (memory_bytes)"
                 self._blame(running.sequence, running.install_id, "memory", message, running.line or None)
-        elif self._blamed is None and running.in_app:
+        elif self._blamed is None and running.in_app and process.ended_by_itself:
             message = f"ended the sandbox: {process.cause}"
             self._blame(running.sequence, running.install_id, "sandbox", message, running.line or None)
         blamed, self._blamed = self._blamed, None
-        if blamed is None and any(not chain.ready for chain in self._chains.values()):
+        if blamed is None:
             self._starter.was_of_no_use()
-        elif blamed is None:
-            self._count_crash()
-        self._report_death(reason, running, blamed[1] if blamed else None)
+            if any(not chain.ready for chain in self._chains.values()):
+                self._give_up_loading()
+            else:
+                self._count_crash()
+        unfinished = len(self._in_flight.runs)
         self._put_back()
         self._calls.drop_all()
+        self._unloading.clear()
+        self._batch_seconds = 0.0
         for chain in self._chains.values():
             chain.forget_process()
+        self._report_death(reason, running, blamed[1] if blamed else None, unfinished)
         if blamed is not None:
             self._services.on_kill(blamed[0].project, blamed[1].install_id)
-        if self.busy:
+        if self.busy or self._load_waiters:
             self._pump()
 
-    def _report_death(self, reason: str, running: Running, blamed: HookFailure | None) -> None:
+    def _report_death(self, reason: str, running: Running, blamed: HookFailure | None, unfinished: int) -> None:
         projects = {chain.project.id: chain.project for chain in self._chains.values()}
         _log.warning(
             "sandbox_replaced",
@@ -425,7 +473,7 @@ class Sandbox:
             install_id=blamed.install_id if blamed else None,
             hook=hook_name(running.hook) if blamed else None,
             line=blamed.line if blamed else None,
-            events_to_run_again=len(self._in_flight.runs),
+            events_to_run_again=unfinished,
         )
         for project in projects.values():
             self._services.report.restarted(project)
@@ -434,10 +482,21 @@ class Sandbox:
         for run in reversed(self._in_flight.take_all()):
             if isinstance(run, Work):
                 run.chain.replay.appendleft(run)
+            elif run.chain.is_removed:
+                run.done.cancel()
             elif run.failed:
-                run.fail(run.failed[run.install_id])
+                run.fail(next(iter(run.failed.values())))
             elif run.hook != "setupPlugin" or run.chain.ready:  # that is called again after the next load
                 self._invocations.appendleft(run)
+
+    def _give_up_loading(self) -> None:
+        """It died while apps were loaded, and nobody is to blame. Past a bound those apps do not run."""
+        if self._starter.failures >= LOAD_CRASHES:
+            message = f"the sandbox died {LOAD_CRASHES} times while the project's apps were loaded"
+            for chain in self._chains.values():
+                if not chain.ready:
+                    failures = {i.id: HookFailure(i.id, "sandbox", message, None) for i in chain.installs}
+                    chain.broken = failures | chain.broken
 
     def _count_crash(self) -> None:
         """It died with nobody to blame. The suspects bear it up to a bound."""

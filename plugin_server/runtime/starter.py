@@ -17,7 +17,7 @@ _LAST_BACKOFF_SECONDS: Final = 10.0
 _MAX_FAILURES: Final = 16
 _log = structlog.get_logger(__name__)
 
-Spawn = Callable[[int, Callable[[int], None]], Awaitable[SandboxHandle]]
+Spawn = Callable[[int, Callable[[int | None], None]], Awaitable[SandboxHandle]]
 OnEnded = Callable[[SandboxProcess, str], None]
 
 
@@ -46,6 +46,11 @@ class Starter:
         """A start is under way."""
         return self._task is not None
 
+    @property
+    def failures(self) -> int:
+        """Processes in a row that ended before they were of use."""
+        return self._failures
+
     def start(self) -> None:
         """Begin, if no start is under way."""
         if self._task is None:
@@ -53,11 +58,11 @@ class Starter:
             self._task.add_done_callback(self._note_end)
 
     def was_of_no_use(self) -> None:
-        """The last process has ended before it was ready, and nobody is to blame: wait longer before the next."""
+        """The last process has ended, and nobody is to blame: wait longer before the next."""
         self._failures = min(self._failures + 1, _MAX_FAILURES)
 
     def was_of_use(self) -> None:
-        """The process is ready for work."""
+        """The process has answered for events."""
         self._failures = 0
 
     async def close(self) -> None:

@@ -27,6 +27,7 @@ from plugin_server.runtime.watchdog import watch
 from plugin_server.runtime.work import Work
 from plugin_server.testing.apps import AppLike, make_installs
 from plugin_server.testing.run import Node, Run, RunError, Tree
+from sandbox.event import STAMPS
 from sandbox.wire import EventOutcome
 
 _INGESTION: Final = "ingestion"
@@ -273,7 +274,8 @@ class AppHarness:
         now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         whole = {"uuid": _new_uuid(), "distinct_id": "distinct id", "event": "$event", "now": now, **event}
         whole["team_id"] = self._project_id or event.get("team_id", self._project.id)
-        whole["properties"] = event.get("properties") or {}
+        properties = event.get("properties") or {}
+        whole["properties"] = {key: value for key, value in properties.items() if key not in STAMPS}
         return whole
 
     def _clock(self) -> float:

@@ -61,7 +61,12 @@ def make_capture(
             raise TypeError("posthog.capture: distinct_id must be a non-empty string")
         merged = {"$lib": LIBRARY, "$lib_version": library_version, **fields, "distinct_id": distinct_id}
         encoded, name = codec.dumps(merged), event[:_NAME_LENGTH]
-        if codec.brackets(encoded) >= codec.MAX_DEPTH:
+        opened = codec.brackets(encoded)
+        if opened > codec.MAX_CONTAINERS:
+            raise LimitExceeded(
+                f"posthog.capture: more than {codec.MAX_CONTAINERS} lists and objects in the properties"
+            )
+        if opened >= codec.MAX_DEPTH:
             codec.check_depth([merged])  # it comes back one level deeper, inside its event
         codec.dumps(name)
         effects.capture([install, number, name, distinct_id, timestamp], encoded)

@@ -103,19 +103,24 @@ _SIGNALS = (
 class _LocalContext:
     """`with localcontext(prec=…, rounding=…) as context:`; the context can be read, not changed."""
 
-    __slots__ = ("_context", "_outer")
+    __slots__ = ("_context", "_entered")
 
     def __init__(self, context: decimal.Context) -> None:
         self._context = context
-        self._outer: list[decimal.Context] = []
+        self._entered: list[tuple[decimal.Context, decimal.Context]] = []
+        """The context outside and the one inside, of each block that is open"""
 
     def __enter__(self) -> _Context:
-        self._outer.append(decimal.getcontext())
-        decimal.setcontext(self._context.copy())
+        inside = self._context.copy()
+        self._entered.append((decimal.getcontext(), inside))
+        decimal.setcontext(inside)
         return _shown(self._context)
 
     def __exit__(self, *_: object) -> None:
-        decimal.setcontext(self._outer.pop())
+        outside, inside = self._entered.pop()
+        # A generator that was forgotten inside the block is closed in whichever app's time, which has a context of its own.
+        if decimal.getcontext() is inside:
+            decimal.setcontext(outside)
 
 
 class _Context(NamedTuple):

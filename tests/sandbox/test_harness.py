@@ -207,3 +207,19 @@ async def test_attachments_reach_the_app_as_bytes_with_their_type():
     ):
         async with AppHarness(source=source, attachments={"f": given}) as app:
             assert (await app.run("processEvent", EVENT)).event["properties"]["a"] == wanted
+
+
+@pytest.mark.parametrize("place", ["body", "setup"])
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("sum(range(10 ** 12))", "timeout"),
+        ("x = slice(0)\nfor _ in range(300_000):\n    x = slice(x)\nx = None", "sandbox"),
+    ],
+)
+async def test_an_app_that_kills_its_sandbox_before_the_first_event_is_a_set_up_error(place, line, kind):
+    lines = "".join(f"    {part}\n" for part in line.splitlines())
+    source = f"def setupPlugin(meta):\n{lines}{PASSES}" if place == "setup" else f"{line}\n{PASSES}"
+    async with AppHarness(source=source, limits={"cpu_seconds": 0.2}) as app:
+        assert app.setup_error is not None
+        assert app.setup_error.kind == kind

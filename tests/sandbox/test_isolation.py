@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 from typing import Any
 
 import orjson
@@ -221,3 +223,60 @@ async def test_events_of_isolated_installs_that_wait_do_not_stop_others():
         bench.pool.submit(project, sink.works(20, keys=20, name=lambda n: "slow" if n == 0 else "x"))
         await sink.all()
     assert sink.sequence[-1] == 0
+
+
+async def test_killing_the_fork_server_blames_and_moves_nobody():
+    spins = "def processEvent(event, meta):\n    sum(range(300_000))\n    return event\n"
+    sink = Sink()
+    async with running_pool() as bench:
+        bench.pool.submit(tenant(spins, spins), sink.works(200))
+        for _ in range(6):
+            await asyncio.sleep(0.3)
+            with contextlib.suppress(ProcessLookupError):  # the one before this has not been replaced yet
+                os.kill(bench.pool._fork_server.pid or 2**22, signal.SIGKILL)
+        await sink.all()
+        assert bench.moves == []
+        assert len(bench.restarts) > 1
+    assert not [number for number in sink.submitted if sink.failures(number)]
+
+
+async def test_a_body_that_keeps_all_memory_but_does_not_fail_stops_neither_its_project_nor_those_that_share():
+    hog = (
+        "KEPT = []\nsize = 1 << 24\nwhile size > 8:\n    try:\n        while True:\n            KEPT.append('x' * size)\n"
+        "    except MemoryError:\n        size //= 2\n"
+    )
+    sinks = {number: Sink() for number in (2, 3)}
+    async with running_pool() as bench:
+        for number, sources in ((2, (adds("x"), hog)), (3, (adds("x"),))):
+            project = tenant(
+                *sources, isolation=Isolation.SHARED, project_id=number, memory_bytes=100 * 2**20, cpu_seconds=5
+            )
+            bench.pool.submit(project, sinks[number].works(30))
+        for sink in sinks.values():
+            await sink.all()
+    assert all(sink.properties(n)["by"] == ["x"] and not sink.failures(n) for sink in sinks.values() for n in range(30))
+
+
+async def test_a_teardown_that_is_given_up_does_not_haunt_those_that_share(monkeypatch):
+    monkeypatch.setattr(pool_module, "_TEAR_DOWN_SECONDS", 0.2)
+    lingers = (
+        "async def teardownPlugin(meta):\n    await sleep(20)\ndef processEvent(event, meta):\n"
+        "    if event['event'] == 'bad':\n        sum(range(10 ** 12))\n    return event\n"
+    )
+    sinks = {number: Sink() for number in (2, 3)}
+    async with running_pool() as bench:
+        for turn in range(5):
+            for number, sink in sinks.items():
+                project = tenant(lingers, adds("x"), isolation=Isolation.SHARED, project_id=number, cpu_seconds=0.05)
+                bad = {20 * turn + 3} if number == 2 else set()
+                bench.pool.submit(project, sink.works(20, name=lambda n, bad=bad: "bad" if n in bad else "x"))
+            for sink in sinks.values():
+                await sink.all()
+        assert bench.moves == [201]
+        os.kill(bench.sandbox(3).pid or 0, signal.SIGKILL)
+        await until(lambda: bench.sandbox(3).pid is None)
+        before = len(bench.restarts)
+        bench.pool.submit(project, sinks[3].works(50))
+        await sinks[3].all()
+        assert len(bench.restarts) - before <= 2
+    assert not [number for number in sinks[3].submitted if sinks[3].failures(number)]

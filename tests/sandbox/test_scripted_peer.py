@@ -116,14 +116,14 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 class Bench:
-    def __init__(self, script: Script, lives: int) -> None:
+    def __init__(self, script: Script, lives: int, cpu_seconds: float) -> None:
         self.script = script
         self.lives = lives
         self.restarts = 0
         self.spawned = 0
         self.problems: list[Any] = []
         self.peers: list[asyncio.Task[None]] = []
-        self.project = project(PASSES, PASSES, hook_seconds=0.5, cpu_seconds=1000)
+        self.project = project(PASSES, PASSES, hook_seconds=0.5, cpu_seconds=cpu_seconds)
         services = SandboxServices(self.spawn, HostApi(), self, "1", 100_000)  # type: ignore[arg-type]
         self.sandbox = Sandbox(2**28, services)
         self.chain = self.sandbox.add_chain(self.project, self.project.installs)
@@ -138,7 +138,7 @@ class Bench:
     def restarted(self, _project: Any) -> None:
         self.restarts += 1
 
-    async def spawn(self, _memory: int, on_exit: Callable[[int], None]) -> Handle:
+    async def spawn(self, _memory: int, on_exit: Callable[[int | None], None]) -> Handle:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         page = os.memfd_create("page")
@@ -169,8 +169,8 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def sandbox_of(script: Script, lives: int = 1) -> AsyncIterator[Bench]:
-    bench = Bench(script, lives)
+async def sandbox_of(script: Script, lives: int = 1, cpu_seconds: float = 1000) -> AsyncIterator[Bench]:
+    bench = Bench(script, lives, cpu_seconds)
     loop = asyncio.get_running_loop()
     previous = loop.get_exception_handler()
     loop.set_exception_handler(lambda _loop, context: bench.problems.append(context))
@@ -510,3 +510,42 @@ async def test_children_that_die_while_loading_are_not_forked_without_pause(monk
         assert bench.restarts == 9
     waits = [pause for pause in pauses if pause > 0.05]
     assert waits == [min(0.1 * 2**number, 10.0) for number in range(9)]
+
+
+async def test_a_page_that_names_another_install_during_a_set_up_loses_no_event():
+    async def names_another(peer: Peer) -> None:
+        await peer.receive()
+        hooks = ["processEvent", "setupPlugin"]
+        await peer.frame(
+            FrameKind.LOADED, LOADED | {"installs": [{"id": n, "hooks": hooks, "error": None} for n in (1, 2)]}
+        )
+        while True:
+            kind, head, _ = await peer.receive()
+            if kind == FrameKind.INVOKE:
+                peer.says_it_runs(head[0], 3 - head[2])
+                peer.connection.shutdown(socket.SHUT_RDWR)
+
+    sink = Sink()
+    async with sandbox_of(names_another, lives=2) as bench:
+        bench.submit(sink.works(40))
+        await sink.all()
+
+
+async def test_a_child_that_is_always_busy_with_something_new_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("plugin_server.runtime.sandbox.SILENCE_SECONDS", 0.3)
+
+    async def counts(peer: Peer) -> None:
+        await peer.load()
+        await peer.run_of()
+        number = 0
+        while True:
+            words = [0] * (PAGE_BYTES // 4)
+            words[Word.STATE], words[Word.INVOCATIONS] = 1, (number := number + 1)
+            os.pwrite(peer.page, b"".join(word.to_bytes(4, "little") for word in words), 0)
+            await asyncio.sleep(0.005)
+
+    sink = Sink()
+    async with sandbox_of(counts, lives=1, cpu_seconds=0.01) as bench:
+        bench.submit(sink.works(1))
+        await sink.all()
+        assert bench.restarts == 1

@@ -36,7 +36,7 @@ class WatchedForkServer(ForkServer):
         self.ends: list[list[int]] = []
         """For each sandbox, in the order of their starts: its exit status, once it has one"""
 
-    async def spawn(self, memory_bytes: int, on_exit: Callable[[int], None]) -> SandboxHandle:
+    async def spawn(self, memory_bytes: int, on_exit: Callable[[int | None], None]) -> SandboxHandle:
         ended: list[int] = []
         self.ends.append(ended)
 

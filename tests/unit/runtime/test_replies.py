@@ -27,6 +27,7 @@ from plugin_server.runtime.replies import (
     read_loaded,
     read_results,
 )
+from sandbox import codec
 from sandbox.wire import HOOKS, WIRE_VERSION, EventOutcome
 
 APP = App("App", "0", "main.py", "", {})
@@ -217,7 +218,7 @@ def read_all_results(frames: Iterator[tuple[bytes, bytes]]) -> tuple[int, int]:
     for head, blob in frames:
         number += 1
         try:
-            batches, results = read_results(head, blob, bounds_of)
+            batches, results = read_results(head, blob, bounds_of, 1_000)
         except ProtocolViolation:
             continue
         read += 1
@@ -295,7 +296,7 @@ def test_nine_thousand_damaged_dones_are_valid_or_violations():
 
 
 def test_valid_frames_are_read():
-    batches, results = read_results(orjson.dumps(RESULTS), RESULTS_BLOB, bounds_of)
+    batches, results = read_results(orjson.dumps(RESULTS), RESULTS_BLOB, bounds_of, 1_000)
     assert batches == 1
     assert [sequence for sequence, _ in results] == [5, 6, 7, 8]
     assert [result.outcome for _, result in results] == list(EventOutcome)
@@ -332,17 +333,29 @@ def test_what_was_not_given_is_a_violation_whatever_is_said_of_it(read, frame, b
 
     asked: list[int] = []
     with pytest.raises(ProtocolViolation, match="not given"):
-        read(orjson.dumps(frame), *([] if blob is None else [blob]), refuses)
+        read(orjson.dumps(frame), *([] if blob is None else [blob]), refuses, *([9] if read is read_results else []))
     assert asked in ([5], [9])
+
+
+def test_more_rows_than_events_in_flight_are_a_violation():
+    with pytest.raises(ProtocolViolation, match="more rows"):
+        read_results(orjson.dumps(RESULTS), RESULTS_BLOB, bounds_of, len(RESULTS[1]) - 1)
+
+
+def test_a_capture_of_more_lists_than_an_honest_child_sends_is_a_violation():
+    blob = b'{"a":[' + b"[]," * codec.MAX_CONTAINERS + b"[]]}"
+    head = [0, [[5, 1, "", "", "", "", 0, {"dropped_by": 1, "captures": [[1, 0, "x", "d", None, len(blob)]]}]]]
+    with pytest.raises(ProtocolViolation, match="lists and objects"):
+        read_results(orjson.dumps(head), blob, lambda _: Bounds.of(INSTALLS, Limits(), 1_000_000), 9)
 
 
 def test_each_row_is_judged_by_the_bounds_of_its_own_chain():
     small = Bounds(frozenset({1, 2}), 10, 6)
     rows = [[number, 0, "x", "ada", "2026-01-01 00:00:00.000", "", 20, None] for number in (1, 2)]
     blob = b'{"a":"0123456789ab"}' * 2
-    read_results(orjson.dumps([1, rows]), blob, bounds_of)
+    read_results(orjson.dumps([1, rows]), blob, bounds_of, 1_000)
     with pytest.raises(ProtocolViolation, match="longer than its limits"):
-        read_results(orjson.dumps([1, rows]), blob, lambda number: small if number == 2 else BOUNDS)
+        read_results(orjson.dumps([1, rows]), blob, lambda number: small if number == 2 else BOUNDS, 1_000)
 
 
 def test_a_loaded_for_a_chain_that_was_not_asked_for_is_a_violation():
@@ -368,7 +381,7 @@ def test_bounds_follow_from_limits_and_the_longest_record(installs, limits, reco
 @pytest.mark.parametrize("blob", [b"", b'{"a":1', b'{"a":1}x', b"\xff" * 7, b'{"a":"'])
 def test_properties_of_other_lengths_or_no_text_are_violations(blob):
     with pytest.raises(ProtocolViolation):
-        read_results(emitted(notes=None), blob, bounds_of)
+        read_results(emitted(notes=None), blob, bounds_of, 1_000)
     with pytest.raises(ProtocolViolation):
         read_done(orjson.dumps([9, None, 7, None]), blob, bounds_of)
 
@@ -421,7 +434,7 @@ def test_what_is_out_of_bounds_is_a_violation(fields):
     lengths = [part[-1] for name in ("captures", "trace") for part in (notes["notes"] or {}).get(name, ())]
     blob = PROPERTIES[: fields.get("length", 7)] + b"".join(parts.get(length, b"") for length in lengths)
     with pytest.raises(ProtocolViolation):
-        read_results(emitted(**notes), blob, bounds_of)
+        read_results(emitted(**notes), blob, bounds_of, 1_000)
 
 
 @pytest.mark.parametrize("part", [b"5", b"[]", b'"text"', b"null", b"{", b"{}x", b"\xff\xff", b'{"a":NaN}', b""])
@@ -431,19 +444,19 @@ def test_a_capture_or_a_step_that_is_no_object_is_a_violation(part):
         {"trace": [[0, len(part)]]},
     ):
         with pytest.raises(ProtocolViolation):
-            read_results(emitted(notes=notes), PROPERTIES + part, bounds_of)
+            read_results(emitted(notes=notes), PROPERTIES + part, bounds_of, 1_000)
 
 
 @pytest.mark.parametrize("row", [[8, 3, "", "", "", "", 10**9, None], [8, 3, "", "", "", "", -1, None]])
 def test_a_whole_event_of_an_impossible_length_is_a_violation(row):
     with pytest.raises(ProtocolViolation):
-        read_results(orjson.dumps([0, [row]]), b"", bounds_of)
+        read_results(orjson.dumps([0, [row]]), b"", bounds_of, 1_000)
 
 
 def test_a_negative_length_is_a_violation_also_where_the_sum_is_right():
     rows = [[number, 3, "", "", "", "", length, None] for number, length in ((1, -2), (2, 4))]
     with pytest.raises(ProtocolViolation, match="sum of its lengths"):
-        read_results(orjson.dumps([0, rows]), b"{}", bounds_of)
+        read_results(orjson.dumps([0, rows]), b"{}", bounds_of, 1_000)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +474,7 @@ def test_a_negative_length_is_a_violation_also_where_the_sum_is_right():
 )
 def test_an_event_that_ends_without_a_valid_reason_is_a_violation(row):
     with pytest.raises(ProtocolViolation):
-        read_results(orjson.dumps([0, [row]]), b"{}" if row[6] else b"", bounds_of)
+        read_results(orjson.dumps([0, [row]]), b"{}" if row[6] else b"", bounds_of, 1_000)
 
 
 @pytest.mark.parametrize(
@@ -502,7 +515,7 @@ def test_what_is_nested_beyond_what_can_be_written_is_a_violation():
     deep = b'{"properties":{"a":' + b"[" * 300 + b"]" * 300 + b"}}"
     for notes in ({"captures": [[1, 0, "x", "ada", None, len(deep)]]}, {"trace": [[0, len(deep)]]}):
         with pytest.raises(ProtocolViolation):
-            read_results(emitted(notes=notes), PROPERTIES + deep, bounds_of)
+            read_results(emitted(notes=notes), PROPERTIES + deep, bounds_of, 1_000)
     with pytest.raises(ProtocolViolation):
         read_done(orjson.dumps([9, None, len(deep), None]), deep, bounds_of)
 
@@ -511,7 +524,7 @@ def test_an_event_that_grew_by_its_numbers_alone_is_read():
     # "1E15" is written 1000000000000000.0, so what came as 10 kB may leave as 40.
     properties = orjson.dumps({"a": [1e15] * 2_000})
     small = Bounds.of(INSTALLS, Limits(event_bytes=1_024), 10_000)
-    _, results = read_results(emitted(length=len(properties), notes=None), properties, lambda _: small)
+    _, results = read_results(emitted(length=len(properties), notes=None), properties, lambda _: small, 10)
     assert len(results[0][1].properties) == len(properties)
 
 

@@ -55,6 +55,7 @@ class Run:
         self.sequence = sequence
         self.key = key
         self.limits = own
+        self.keeps_memory = False
         self.bench = bench
         self.body = body
         self.effects: list[Effects] = []
