@@ -62,6 +62,7 @@ class SandboxProcess(asyncio.Protocol):
         self._closed = False
         self._status: int | None = None
         self._is_reaped = False
+        self._has_violated = False
         self._overdue: asyncio.TimerHandle | None = None
 
     async def open(self, handle: SandboxHandle) -> None:
@@ -154,6 +155,7 @@ class SandboxProcess(asyncio.Protocol):
                 self._on_frame(kind, head, blob)
         except ProtocolViolation as violation:
             buffer.clear()
+            self._has_violated = True
             self.kill(f"protocol violation: {violation}")
             return
         if start:
@@ -179,9 +181,13 @@ class SandboxProcess(asyncio.Protocol):
             self._on_ended(f"{self._kill_reason or 'it ended by itself'} ({self.cause})")
 
     @property
-    def ended_by_itself(self) -> bool:
-        """It was neither killed (by us, by somebody else, for want of memory on the host) nor lost with the fork server."""
-        return self._kill_reason is None and self._status not in (None, -signal.SIGKILL, -signal.SIGTERM)
+    def is_its_own_doing(self) -> bool:
+        """It ended by itself, or said what it must not.
+
+        It was not killed by somebody else or for want of memory on the host, nor lost with the fork server.
+        """
+        by_itself = self._kill_reason is None and self._status not in (None, -signal.SIGKILL, -signal.SIGTERM)
+        return by_itself or self._has_violated
 
     @property
     def has_ended(self) -> bool:

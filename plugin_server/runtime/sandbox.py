@@ -441,7 +441,7 @@ class Sandbox:
             if self._in_flight.is_first:
                 message = "used up the memory of its sandbox and kept it (memory_bytes)"
                 self._blame(running.sequence, running.install_id, "memory", message, running.line or None)
-        elif self._blamed is None and running.in_app and process.ended_by_itself:
+        elif self._blamed is None and running.in_app and process.is_its_own_doing:
             message = f"ended the sandbox: {process.cause}"
             self._blame(running.sequence, running.install_id, "sandbox", message, running.line or None)
         blamed, self._blamed = self._blamed, None
