@@ -2,6 +2,10 @@
 
     PluginServerError
     ├── AppError              the author's fault; shown to the author, never ERROR in the operator's log
+    │   ├── InvalidArgument
+    │   ├── LimitReached
+    │   └── FetchFailed
+    │       └── FetchRefused
     ├── PlatformError         ours or the operator's; somebody has to act
     │   ├── ConfigurationError
     │   ├── LaneFenced
@@ -26,6 +30,22 @@ class PluginServerError(Exception):
 
 class AppError(PluginServerError):
     """The app failed. Its logs show the hook and the line."""
+
+
+class InvalidArgument(AppError):
+    """A call to the host has an argument that it cannot have. The message says which, and what to write instead."""
+
+
+class LimitReached(AppError):
+    """An app asked the host for more than its limits allow. The message names the limit."""
+
+
+class FetchFailed(AppError):
+    """A request over the network failed. Trying again later may help."""
+
+
+class FetchRefused(FetchFailed):
+    """A request that this app may not make. The message says what would have to be allowed."""
 
 
 class PlatformError(PluginServerError):

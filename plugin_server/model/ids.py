@@ -13,3 +13,8 @@ def capture_uuid(project_id: int, parent_uuid: str, source: str, install_id: int
     `source` is the `topic-partition-offset` of the event's record in ingestion or a job's id, never the attempt.
     """
     return str(uuid.uuid5(_NAMESPACE, f"{project_id}|{parent_uuid}|{source}|{install_id}|{hook}|{number}"))
+
+
+def idempotency_key(project_id: int, parent_uuid: str, source: str, install_id: int, hook: str, number: int) -> str:
+    """The `Idempotency-Key` of the `number`-th call to the host (from 0, in program order): the same whenever it is sent again."""
+    return str(uuid.uuid5(_NAMESPACE, f"http|{project_id}|{parent_uuid}|{source}|{install_id}|{hook}|{number}"))
