@@ -225,6 +225,22 @@ class EmbeddedEventLog:
             if not found:
                 await _wait_for_any(committed, POLL_SECONDS)
 
+    async def latest(self, topic: str, max_records_per_partition: int, max_bytes: int) -> Sequence[InputRecord]:
+        """See EventLog.latest."""
+        count = self.partition_count(topic)
+        records: list[InputRecord] = []
+        with _database_errors_as(EventLogUnavailable, "cannot read the embedded log"):
+            async with self.database.read() as connection:
+                for partition in range(count):
+                    start = await store.start_of_latest(
+                        connection, topic, partition, max_records_per_partition, max_bytes // count
+                    )
+                    if start is not None:
+                        records += await store.records_from(
+                            connection, topic, partition, start, max_records_per_partition
+                        )
+        return records
+
     async def prune(self, older_than_seconds: float) -> int:
         """Delete older records, but none that a group has yet to finish; how many. Raises EventLogUnavailable."""
         before_ms = int((time.time() - older_than_seconds) * 1000)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin_server.database.tables import lanes, log_partitions, log_records
@@ -43,6 +43,10 @@ _SELECT_RECORDS = (
     .where(_records_c.offset >= bindparam("from_offset"))
     .order_by(_records_c.offset)
     .limit(bindparam("max_records"))
+)
+_SIZE_BYTES = sum(
+    (func.coalesce(func.length(column), 0) for column in (_records_c.key, _records_c.value, _records_c.headers)),
+    start=literal(0),
 )
 _INSERT_RECORDS = insert(log_records)
 _TAKE_OFFSETS = (
@@ -120,6 +124,25 @@ async def records_from(
         StoredRecord(offset, key, value, decode_headers(headers) if headers else (), timestamp_ms)
         for offset, key, value, headers, timestamp_ms in result
     ]
+
+
+async def start_of_latest(
+    connection: AsyncConnection, topic: str, partition: int, max_records: int, max_bytes: int
+) -> int | None:
+    """The offset from which on there are as many of the last records as are within both bounds; None where none is."""
+    sizes = (
+        select(_records_c.offset, _SIZE_BYTES)
+        .where(_records_c.topic == topic, _records_c.partition == partition)
+        .order_by(_records_c.offset.desc())
+        .limit(max_records)
+    )
+    start, room_bytes = None, max_bytes
+    for offset, size_bytes in await connection.execute(sizes):
+        room_bytes -= size_bytes
+        if room_bytes < 0:
+            break
+        start = offset
+    return start
 
 
 async def end_offset(connection: AsyncConnection, topic: str, partition: int) -> int:

@@ -2,7 +2,7 @@
 
 What one would look for here and finds elsewhere: the group in kafka_membership.py, a lane in kafka_lane.py, the
 producer in kafka_producer.py, committed offsets in kafka_offsets.py, topics in
-kafka_topics.py.
+kafka_topics.py, a look at the last records in kafka_latest.py.
 """
 
 # mypy: allow-untyped-calls
@@ -20,6 +20,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from plugin_server.eventlog.kafka_lane import REQUEST_SECONDS, KafkaLaneLog
+from plugin_server.eventlog.kafka_latest import read_latest
 from plugin_server.eventlog.kafka_membership import FETCH_MAX_WAIT_MS, Membership
 from plugin_server.eventlog.kafka_offsets import CommittedOffsets
 from plugin_server.eventlog.kafka_producer import LaneProducer
@@ -35,6 +36,7 @@ from plugin_server.model.errors import ConfigurationError, EventLogUnavailable
 
 OPEN_LANE_SECONDS = 30.0
 PRODUCE_SECONDS = 15.0
+LATEST_SECONDS = 15.0
 _TOPICS_SECONDS = 30.0
 _READ_POLL_MS = 500
 
@@ -232,6 +234,19 @@ class KafkaEventLog:
                         yield place.topic, record
         finally:
             await consumer.stop()
+
+    async def latest(self, topic: str, max_records_per_partition: int, max_bytes: int) -> Sequence[InputRecord]:
+        """See EventLog.latest. Takes a connection of its own, and 15 s at the most."""
+        count = self.partition_count(topic)
+        with _unavailable(f"cannot read the end of {topic}"):
+            async with asyncio.timeout(LATEST_SECONDS):
+                return await read_latest(
+                    self._brokers,
+                    self._client_id,
+                    [TopicPartition(topic, partition) for partition in range(count)],
+                    max_records_per_partition,
+                    max_bytes // count,
+                )
 
     @property
     def _connected(self) -> AIOKafkaClient:

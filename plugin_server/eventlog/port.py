@@ -148,3 +148,11 @@ class EventLog(Protocol):
     def read(self, topics: Sequence[str], *, from_start: bool) -> AsyncIterator[tuple[str, InputRecord]]:
         """All committed records of these topics as they come, without a group, until closed."""
         ...
+
+    async def latest(self, topic: str, max_records_per_partition: int, max_bytes: int) -> Sequence[InputRecord]:
+        """The last committed records of a topic, by partition and offset: a look, without a group, that ends by itself.
+
+        Of each partition at most so many, and at most its even share of `max_bytes` (keys, values and headers). They may
+        be fewer than there are: a transaction's mark or an aborted record counts as one. Raises EventLogUnavailable.
+        """
+        ...

@@ -354,3 +354,36 @@ async def test_a_cancelled_commit_is_settled_by_acquiring_the_lane_again(logs: L
     await last.commit([logs.record(b"end")], last.position)
     await last.close()
     assert values_of(await read_all(log, logs.output, len(expected) + 1)) == [*expected, b"end"]
+
+
+async def test_latest_gives_the_last_records_of_each_partition_in_order(logs: Logs) -> None:
+    log = await logs.make()
+    assert await log.latest(logs.output, 10, 2**20) == []
+    headers = [("h", b"1")]
+    written = [OutputRecord(logs.output, n % 2, b"k%d" % n, b"value %d" % n, headers) for n in range(30)]
+    await log.produce(written)
+    last = await log.latest(logs.output, 5, 2**20)
+    assert values_of(last) == [b"value %d" % n for n in (20, 22, 24, 26, 28, 21, 23, 25, 27, 29)]
+    assert (last[0].key, list(last[0].headers)) == (b"k20", headers)
+    assert sorted(values_of(await log.latest(logs.output, 1_000, 2**20))) == sorted(each.value for each in written)
+
+
+async def test_latest_keeps_within_its_bytes(logs: Logs) -> None:
+    log = await logs.make()
+    await log.produce([logs.record(b"%d" % n + b"x" * 999) for n in range(9)])
+    assert [value[:1] for value in values_of(await log.latest(logs.output, 9, PARTITIONS * 3_500)) if value] == [
+        b"6",
+        b"7",
+        b"8",
+    ]
+    assert await log.latest(logs.output, 9, PARTITIONS * 100) == []
+
+
+async def test_latest_gives_committed_records_only_and_ends_where_a_transaction_is_open(logs: Logs) -> None:
+    log = await logs.make_joined()
+    for number in range(6):
+        lane = await log.open_lane(0)
+        await lane.commit([logs.record(b"committed %d" % number)], Position(0))
+        await logs.die_within_commit(lane, [logs.record(b"never committed")])
+    assert values_of(await log.latest(logs.output, 1, 2**20)) in ([], [b"committed 5"])
+    assert values_of(await log.latest(logs.output, 100, 2**20)) == [b"committed %d" % number for number in range(6)]
