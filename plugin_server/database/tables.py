@@ -163,4 +163,6 @@ annotations = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("updated_at_ms", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False, server_default=false()),
+    Column("idempotency_key", Text),  # of the request that made it; NULL where it had none
+    Index("annotations_made_once", "project_id", "idempotency_key", unique=True),
 )
