@@ -64,6 +64,17 @@ recorded_results = Table(
     Column("records", LargeBinary, nullable=False),
 )
 
+# Deliveries of a lane that left effects: a replay of their event does not deliver it to these installs again.
+delivered = Table(
+    "delivered",
+    metadata,
+    Column("group", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("install_id", BigInteger, primary_key=True, autoincrement=False),
+)
+
 # Records that a finished job or delivery left, until they are in the event log.
 outbox = Table(
     "outbox",

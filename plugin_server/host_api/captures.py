@@ -1,63 +1,89 @@
-"""What apps captured: judged by the loop guard, then put back into ingestion with its lineage stamped, or cut and kept."""
+"""What a run captured and which jobs it started: judged by the loop guard, then put on their way with their lineage, or cut and kept."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from plugin_server.eventlog.port import OutputRecord
-from plugin_server.model.ids import capture_uuid
+from plugin_server.host_api.effects import JobRequest, RunEffects
+from plugin_server.model.ids import capture_uuid, job_id
+from plugin_server.model.job import NewJob
 from plugin_server.model.lineage import LINEAGE_HEADER, Lineage
-from plugin_server.model.loop_guard import CutReason, judge_captures, split_budget
+from plugin_server.model.loop_guard import CutReason, LoopVerdict, judge_captures
 from plugin_server.model.outcome import DeadLetter, DeadLetterReason
 from plugin_server.model.project import Project
 from plugin_server.model.token_bucket import TokenBucket
 from plugin_server.outputs.dead_letters import dead_letter_record
 from plugin_server.runtime.replies import Capture, LogLine
 
-HOOK: Final = "processEvent"
 STEP: Final = "guard_loop"
 SHOWN_CAPTURES: Final = 10
 _SHOWN_BYTES: Final = 16 * 1024
+_POSTED: Final = "http"
+"""Marks the uuids of captures that came by posthog.api or fetch, which count on their own"""
+_PACED_AFTER: Final = 100
+"""Links of a chain of tail jobs that do not wait"""
+_LONGEST_PACE_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The event whose apps captured. `source` is its record's `topic-partition-offset`."""
+    """What captures and jobs descend from: an event, or what else a hook ran for.
+
+    `source` is its record's `topic-partition-offset`, or as Origin has it. `share` is what may be spent on it. With
+    `is_root` each capture is a root of its own, at depth 1. `link` is the place of a job in its chain of tail jobs; None
+    for what is no job.
+    """
 
     uuid: str
     source: str
     lineage: Lineage
     malformed_lineage: bool
+    share: int
+    hook: str = "processEvent"
+    is_root: bool = False
+    link: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CutNotice:
-    """Captures of one install that one rule cut (or, in mode `warn`, would have cut)."""
+    """Captures or jobs of one install that one rule cut (or, in mode `warn`, would have cut)."""
 
     install_id: int
     reason: CutReason
     count: int
     chain: str
     was_cut: bool
+    what: str = "captures"
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedCaptures:
-    """Records to be produced, lines for the owners, and what was cut."""
+    """Records to be produced, jobs to be stored, lines for the owners, and what was cut."""
 
     records: list[OutputRecord]
     logs: list[LogLine]
     cuts: list[CutNotice]
     admitted: int
+    """Captures and jobs that are on their way"""
+    jobs: list[NewJob] = field(default_factory=list)
+
+
+class _Made(NamedTuple):
+    """A capture, and the hook that its uuid names."""
+
+    capture: Capture
+    hook: str
 
 
 class Captures:
-    """Applies captures. One a worker: it holds the token buckets of rule 4."""
+    """Applies captures and jobs. One a worker: it holds the token buckets of rule 4."""
 
     def __init__(
         self, ingestion_topic: str, dead_letter_topic: str, record_bytes: int, clock: Callable[[], float]
@@ -69,43 +95,65 @@ class Captures:
         self._buckets: dict[int, TokenBucket] = {}
 
     def apply(
-        self, project: Project, parent: Parent, captures: Sequence[Capture], *, has_delivery: bool
+        self, project: Project, parent: Parent, captures: Sequence[Capture], effects: RunEffects | None = None
     ) -> AppliedCaptures:
-        """Judge the captures of one event's chain and make their records."""
-        shares = split_budget(parent.lineage.budget, has_delivery=has_delivery)
-        verdict = judge_captures(
-            parent.lineage,
-            shares.chain,
-            [capture.install_id for capture in captures],
-            project.loop_policy,
-            lambda install: self._take_token(project, install),
-            malformed=parent.malformed_lineage,
-        )
+        """Judge what one run captured and started, and make its records and jobs."""
+        made = [_Made(capture, parent.hook) for capture in captures]
+        started: list[tuple[int, int, JobRequest]] = []
+        if effects is not None:
+            for install_id, own in effects.by_install.items():
+                made += [
+                    _Made(Capture(install_id, number, *posted), f"{parent.hook}+{_POSTED}")
+                    for number, posted in enumerate(own.posted)
+                ]
+                started += [(install_id, number, job) for number, job in enumerate(own.jobs)]
+        verdict = self._judge(project, parent, made, len(started))
         now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
         records: list[OutputRecord] = []
         logs: list[LogLine] = []
         for number, lineage in verdict.admitted.items():
-            capture = captures[number]
-            record = self._record(project, parent, capture, lineage, now)
+            capture, hook = made[number]
+            record = self._record(project, parent, capture, hook, lineage, now)
             if len(record.value) + len(record.key or b"") + 1024 > self._record_bytes:
                 logs.append(_too_large(capture, self._record_bytes))
                 records.append(self._too_large(project, parent, capture, record))
             else:
                 records.append(record)
         cuts = [
-            *_notices(project, parent, captures, verdict.cut, was_cut=True),
-            *_notices(project, parent, captures, verdict.warned, was_cut=False),
+            *_notices(project, parent, made, verdict.cut, was_cut=True),
+            *_notices(project, parent, made, verdict.warned, was_cut=False),
+            *_cut_jobs(project, parent, started[verdict.jobs :]),
         ]
         for notice in cuts:
             logs.append(_cut_line(project, notice))
             if notice.was_cut:
-                members = [
-                    captures[number]
-                    for number, reason in verdict.cut.items()
-                    if reason is notice.reason and captures[number].install_id == notice.install_id
-                ]
-                records.append(self._cut_letter(project, parent, notice, members))
-        return AppliedCaptures(records, logs, cuts, len(verdict.admitted))
+                records.append(self._cut_letter(project, parent, notice, _shown(made, started, verdict, notice)))
+        jobs = self._jobs(project, parent, started[: verdict.jobs], verdict.job_share)
+        return AppliedCaptures(records, logs, cuts, len(verdict.admitted) + len(jobs), jobs)
+
+    def _judge(self, project: Project, parent: Parent, made: Sequence[_Made], jobs: int) -> LoopVerdict:
+        is_tail = parent.link is not None and jobs == 1
+        installs = [capture.install_id for capture, _ in made]
+
+        def take_token(install: int) -> bool:
+            return self._take_token(project, install)
+
+        policy = project.loop_policy
+        if not parent.is_root:
+            return judge_captures(
+                parent.lineage,
+                parent.share,
+                installs,
+                policy,
+                take_token,
+                jobs=jobs,
+                is_tail=is_tail,
+                malformed=parent.malformed_lineage,
+            )
+        # New roots cost nothing of what the jobs may spend; their number is bounded by the run's limit, and by the rate.
+        own = judge_captures(parent.lineage, sys.maxsize, installs, policy, take_token)
+        others = judge_captures(parent.lineage, parent.share, (), policy, take_token, jobs=jobs, is_tail=is_tail)
+        return LoopVerdict(own.admitted, own.cut, own.warned, others.jobs, others.job_share)
 
     def _take_token(self, project: Project, install: int) -> bool:
         bucket = self._buckets.get(install)
@@ -118,8 +166,12 @@ class Captures:
             bucket = self._buckets[install] = TokenBucket(policy.captures_burst, policy.captures_per_second)
         return bucket.take(self._clock())
 
-    def _record(self, project: Project, parent: Parent, capture: Capture, lineage: Lineage, now: str) -> OutputRecord:
-        uuid = capture_uuid(project.id, parent.uuid, parent.source, capture.install_id, HOOK, capture.number)
+    def _record(
+        self, project: Project, parent: Parent, capture: Capture, hook: str, lineage: Lineage, now: str
+    ) -> OutputRecord:
+        uuid = capture_uuid(project.id, parent.uuid, parent.source, capture.install_id, hook, capture.number)
+        if parent.is_root:
+            lineage = Lineage(uuid, 1, (capture.install_id,), project.loop_policy.max_events_per_root)
         data = {
             "event": capture.event,
             "distinct_id": capture.distinct_id,
@@ -141,6 +193,29 @@ class Captures:
         headers = [(LINEAGE_HEADER, lineage.encode())]
         return OutputRecord(self._ingestion_topic, None, key, orjson.dumps(envelope), headers)
 
+    def _jobs(
+        self, project: Project, parent: Parent, started: Sequence[tuple[int, int, JobRequest]], share: int
+    ) -> list[NewJob]:
+        is_tail = parent.link is not None and len(started) == 1
+        link = (parent.link or 0) + 1 if is_tail else 0
+        not_before_ms = int(self._clock() * 1000) + pace_ms(link)
+        jobs = []
+        for install_id, number, (name, payload, run_at_ms) in started:
+            jobs.append(
+                NewJob(
+                    id=job_id(project.id, parent.uuid, parent.source, install_id, parent.hook, number),
+                    project_id=project.id,
+                    install_id=install_id,
+                    name=name,
+                    payload=payload,
+                    run_at_ms=max(run_at_ms or 0, not_before_ms),
+                    lineage=None if parent.is_root else parent.lineage,
+                    share=share,
+                    link=link,
+                )
+            )
+        return jobs
+
     def _too_large(self, project: Project, parent: Parent, capture: Capture, record: OutputRecord) -> OutputRecord:
         error = f"a capture of {len(record.value)} bytes, more than the {self._record_bytes} that are allowed"
         version = _version(project, capture.install_id)
@@ -155,27 +230,21 @@ class Captures:
             record_bytes=self._record_bytes,
         )
 
-    def _cut_letter(self, project: Project, parent: Parent, notice: CutNotice, members: list[Capture]) -> OutputRecord:
-        shown: list[dict[str, Any]] = []
-        room = _SHOWN_BYTES
-        for capture in members[:SHOWN_CAPTURES]:
-            entry = {"event": capture.event, "distinct_id": capture.distinct_id, "properties": capture.properties}
-            room -= len(orjson.dumps(entry))
-            if room < 0:
-                entry = {"event": capture.event, "distinct_id": capture.distinct_id[:200]}
-            shown.append(entry)
+    def _cut_letter(
+        self, project: Project, parent: Parent, notice: CutNotice, shown: Sequence[dict[str, Any]]
+    ) -> OutputRecord:
         value = {
             "reason": notice.reason,
             "count": notice.count,
             "chain": notice.chain,
             "parent": parent.uuid,
             "root": parent.lineage.root,
-            "captures": shown,
+            notice.what: shown,
         }
         letter = DeadLetter(
             STEP,
             DeadLetterReason.LOOP,
-            f"{notice.count} captures cut by {notice.reason}: {notice.chain}",
+            f"{notice.count} {notice.what} cut by {notice.reason}: {notice.chain}",
             project.id,
             notice.install_id,
             _version(project, notice.install_id),
@@ -191,13 +260,54 @@ class Captures:
         )
 
 
+def pace_ms(link: int) -> int:
+    """How long a link of a chain of tail jobs waits, so that an endless chain is bounded in rate (DESIGN 3.2)."""
+    if link <= _PACED_AFTER:
+        return 0
+    return min(1_000 * 2 ** min(link - _PACED_AFTER, 10), _LONGEST_PACE_MS)
+
+
+def _shown(
+    made: Sequence[_Made], started: Sequence[tuple[int, int, JobRequest]], verdict: LoopVerdict, notice: CutNotice
+) -> list[dict[str, Any]]:
+    """The first of what was cut, for a person."""
+    if notice.what == "jobs":
+        cut = [job for install, _, job in started[verdict.jobs :] if install == notice.install_id]
+        return [{"job": job.name, "bytes": len(job.payload)} for job in cut[:SHOWN_CAPTURES]]
+    shown: list[dict[str, Any]] = []
+    room = _SHOWN_BYTES
+    members = [
+        made[number].capture
+        for number, reason in verdict.cut.items()
+        if reason is notice.reason and made[number].capture.install_id == notice.install_id
+    ]
+    for capture in members[:SHOWN_CAPTURES]:
+        entry = {"event": capture.event, "distinct_id": capture.distinct_id, "properties": capture.properties}
+        room -= len(orjson.dumps(entry))
+        if room < 0:
+            entry = {"event": capture.event, "distinct_id": capture.distinct_id[:200]}
+        shown.append(entry)
+    return shown
+
+
+def _cut_jobs(project: Project, parent: Parent, cut: Sequence[tuple[int, int, JobRequest]]) -> list[CutNotice]:
+    counts: dict[int, int] = {}
+    for install, _, _ in cut:
+        counts[install] = counts.get(install, 0) + 1
+    reason = CutReason.MALFORMED_LINEAGE if parent.malformed_lineage else CutReason.BUDGET
+    return [
+        CutNotice(install, reason, count, chain_text(project, parent.lineage, install), was_cut=True, what="jobs")
+        for install, count in counts.items()
+    ]
+
+
 def _notices(
-    project: Project, parent: Parent, captures: Sequence[Capture], reasons: dict[int, CutReason], *, was_cut: bool
+    project: Project, parent: Parent, made: Sequence[_Made], reasons: dict[int, CutReason], *, was_cut: bool
 ) -> list[CutNotice]:
     """Once per install and reason."""
     counts: dict[tuple[int, CutReason], int] = {}
     for number, reason in reasons.items():
-        key = (captures[number].install_id, reason)
+        key = (made[number].capture.install_id, reason)
         counts[key] = counts.get(key, 0) + 1
     return [
         CutNotice(install, reason, count, chain_text(project, parent.lineage, install), was_cut)
@@ -223,7 +333,7 @@ def _cut_line(project: Project, notice: CutNotice) -> LogLine:
         CutReason.MALFORMED_LINEAGE: "the event's lineage header is malformed",
     }[notice.reason]
     verb = "were cut" if notice.was_cut else "would have been cut (mode warn)"
-    message = f"loop guard: {notice.count} captures {verb} by {notice.reason} ({bound}): {notice.chain}"
+    message = f"loop guard: {notice.count} {notice.what} {verb} by {notice.reason} ({bound}): {notice.chain}"
     return LogLine(notice.install_id, "WARN", message, "SYSTEM")
 
 

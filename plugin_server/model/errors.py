@@ -2,6 +2,7 @@
 
     PluginServerError
     ├── AppError              the author's fault; shown to the author, never ERROR in the operator's log
+    │   ├── HookMissing
     │   ├── InvalidArgument
     │   ├── LimitReached
     │   └── FetchFailed
@@ -12,6 +13,7 @@
     │   └── ProtocolViolation
     └── Transient             a dependency is away; the same work is run again after a backoff
         ├── EventLogUnavailable
+        ├── DatabaseUnavailable
         ├── CommitOutcomeUnknown
         └── SandboxUnavailable
 
@@ -19,6 +21,8 @@ The docstring of a class is its default message, and says what to do next.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 
 class PluginServerError(Exception):
@@ -31,21 +35,36 @@ class PluginServerError(Exception):
 class AppError(PluginServerError):
     """The app failed. Its logs show the hook and the line."""
 
+    kind: ClassVar[str] = "error"
+    """What the app sees it as (sandbox.wire, REPLY)"""
+
 
 class InvalidArgument(AppError):
     """A call to the host has an argument that it cannot have. The message says which, and what to write instead."""
+
+    kind = "value"
 
 
 class LimitReached(AppError):
     """An app asked the host for more than its limits allow. The message names the limit."""
 
+    kind = "limit"
+
 
 class FetchFailed(AppError):
     """A request over the network failed. Trying again later may help."""
 
+    kind = "fetch"
+
 
 class FetchRefused(FetchFailed):
     """A request that this app may not make. The message says what would have to be allowed."""
+
+    kind = "refused"
+
+
+class HookMissing(AppError):
+    """The app has no such hook, or does not run. Its logs say why."""
 
 
 class PlatformError(PluginServerError):
@@ -70,6 +89,10 @@ class Transient(PluginServerError):
 
 class EventLogUnavailable(Transient):
     """The event log does not answer. Check that Kafka is up and that KAFKA_BROKERS names it."""
+
+
+class DatabaseUnavailable(Transient):
+    """The database does not answer. Check that it is up and that DATABASE_URL names it."""
 
 
 class CommitOutcomeUnknown(Transient):

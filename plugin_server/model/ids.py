@@ -18,3 +18,8 @@ def capture_uuid(project_id: int, parent_uuid: str, source: str, install_id: int
 def idempotency_key(project_id: int, parent_uuid: str, source: str, install_id: int, hook: str, number: int) -> str:
     """The `Idempotency-Key` of the `number`-th call to the host (from 0, in program order): the same whenever it is sent again."""
     return str(uuid.uuid5(_NAMESPACE, f"http|{project_id}|{parent_uuid}|{source}|{install_id}|{hook}|{number}"))
+
+
+def job_id(project_id: int, parent_uuid: str, source: str, install_id: int, hook: str, number: int) -> str:
+    """The id of the `number`-th job that a hook starts: it is stored once, however often the hook runs again."""
+    return str(uuid.uuid5(_NAMESPACE, f"job|{project_id}|{parent_uuid}|{source}|{install_id}|{hook}|{number}"))

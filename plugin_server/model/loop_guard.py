@@ -35,6 +35,10 @@ class LoopVerdict:
     admitted: dict[int, Lineage]
     cut: dict[int, CutReason]
     warned: dict[int, CutReason]
+    jobs: int = 0
+    """Of the jobs that were started, those admitted: the first so many"""
+    job_share: int = 0
+    """What each of them may spend"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +74,22 @@ def judge_captures(
     policy: LoopPolicy,
     take_token: Callable[[int], bool],
     *,
+    jobs: int = 0,
+    is_tail: bool = False,
     malformed: bool = False,
 ) -> LoopVerdict:
-    """Decide over the captures that one event's chain asked for, in program order.
+    """Decide over the captures that one event's chain asked for, in program order, and the jobs that it started.
 
-    `share` is what the chain may spend of the event's budget, `installs` the capturing install of each capture.
+    `share` is what the chain may spend of the event's budget, `installs` the capturing install of each capture. Each
+    capture and each job costs one and gets an equal part of the rest, the captures first. With `is_tail`, the one job
+    takes over what is left and costs nothing.
     `take_token(install)` spends one token of the install's bucket (rule 4) and is called for a capture only when
     rules 1 and 2 let it pass. `malformed`: the event's own header could not be read, so nothing may pass.
     """
     if malformed:
-        return LoopVerdict({}, dict.fromkeys(range(len(installs)), CutReason.MALFORMED_LINEAGE), {})
-    cut: dict[int, CutReason] = {}
+        cut = dict.fromkeys(range(len(installs)), CutReason.MALFORMED_LINEAGE)
+        return LoopVerdict({}, cut, {}, jobs=1 if is_tail else 0)
+    cut = {}
     warned: dict[int, CutReason] = {}
     passing: list[int] = []
     for number, install in enumerate(installs):
@@ -100,12 +109,19 @@ def judge_captures(
     else:
         for number in passing[share:]:
             warned.setdefault(number, CutReason.BUDGET)
-    budget = split_share(share, len(passing))
+    count = len(passing)
+    if is_tail:
+        budget = max(0, share - count) // (count + 1)
+        jobs, job_share = 1, max(0, share - count) - count * budget
+    else:
+        if policy.mode is LoopMode.ENFORCE:
+            jobs = min(jobs, share - count)
+        job_share = budget = split_share(share, count + jobs)
     admitted = {
         number: Lineage(parent.root, parent.depth + 1, (*parent.path, installs[number])[-PATH_LENGTH:], budget)
         for number in passing
     }
-    return LoopVerdict(admitted, cut, warned if policy.mode is LoopMode.WARN else {})
+    return LoopVerdict(admitted, cut, warned if policy.mode is LoopMode.WARN else {}, jobs, job_share)
 
 
 def _depth_or_visits(parent: Lineage, install: int, policy: LoopPolicy) -> CutReason | None:

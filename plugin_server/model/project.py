@@ -47,6 +47,8 @@ class Limits(BaseModel):
     event_bytes: int = Field(2**20, ge=1024)
     """An event's JSON after an app."""
     captures_per_event: int = Field(100, ge=0)
+    captures_per_run: int = Field(10_000, ge=0)
+    """Of one run of a schedule, of a job that a person started, or of a job in a chain that these began."""
     log_lines_per_minute: int = Field(1000, ge=0)
     """Per install."""
 

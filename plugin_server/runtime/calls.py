@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any, Final
 
+import orjson
 import structlog
 
-from plugin_server.model.errors import AppError, ProtocolViolation
+from plugin_server.model.errors import AppError, FetchFailed, LimitReached, ProtocolViolation, Transient
 from plugin_server.runtime.replies import HostCallRequest
-from plugin_server.runtime.work import HostCalls, Invocation, Work
+from plugin_server.runtime.work import Answered, HostCalls, Invocation, Work
 
 RUN_CALLS: Final = 2_000
 """Of one event's chain; the child stops its apps at 1,000"""
@@ -55,13 +57,15 @@ class PendingCalls:
         waiting.calls += 1
         if waiting.calls > RUN_CALLS:
             raise ProtocolViolation("more host calls for one event than the limits allow")
-        key = (request.install_id, request.number)
-        if run.journal is not None and key in run.journal:
-            self._reply([request.call_id, *run.journal[key]])
+        if run.journal is None:
+            run.journal = {}
+        known = run.journal.get((request.install_id, request.number))
+        if known is not None and known.digest == _digest(request):
+            self._reply([request.call_id, *known.answer])
             return
         if len(self._tasks) >= PENDING_CALLS:
             message = f"more than {PENDING_CALLS} calls of this project wait for the host: try again later"
-            self._reply([request.call_id, False, message])
+            self._reply([request.call_id, False, message, LimitReached.kind])
             return
         task = asyncio.get_running_loop().create_task(self._answer(request, run))
         for tasks in (self._tasks, waiting.tasks):
@@ -88,15 +92,23 @@ class PendingCalls:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, request: HostCallRequest, run: Work[Any] | Invocation) -> None:
-        project_id = run.chain.project.id
+        project = run.chain.project
         try:
-            answer = [True, await self._host_calls.answer(project_id, request)]
+            answer = [True, await self._host_calls.answer(project, run.effects, request)]
         except AppError as error:
-            answer = [False, str(error)]
+            answer = [False, str(error), error.kind]
+        except Transient as error:
+            _log.warning("host_call_unavailable", project_id=project.id, call=request.name, error=str(error))
+            run.effects.note_trouble(error)
+            answer = [False, "the server cannot do this now: try again later", FetchFailed.kind]
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the hook waiting
-            _log.exception("host_call_failed", project_id=project_id, call=request.name, exc_info=error)
-            answer = [False, "the server failed to do this; its operator has been told"]
-        if run.journal is None:
-            run.journal = {}
-        run.journal[request.install_id, request.number] = answer
+            _log.exception("host_call_failed", project_id=project.id, call=request.name, exc_info=error)
+            answer = [False, "the server failed to do this; its operator has been told", AppError.kind]
+        if run.journal is not None and self._host_calls.is_outside(request.name):
+            run.journal[request.install_id, request.number] = Answered(_digest(request), answer)
         self._reply([request.call_id, *answer])
+
+
+def _digest(request: HostCallRequest) -> bytes:
+    question = orjson.dumps([request.name, request.arguments])
+    return blake2b(question, digest_size=16).digest()

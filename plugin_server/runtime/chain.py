@@ -141,16 +141,18 @@ class Chain:
         """The install whose setupPlugin is to be called now, in their order; None when there is none left."""
         return self._to_set_up.popleft() if self._to_set_up else None
 
-    def was_set_up(self, install_id: int, result: InvocationResult) -> None:
-        """An install's setupPlugin has ended."""
+    def was_set_up(self, install_id: int, result: InvocationResult, retry_seconds: float | None) -> None:
+        """An install's setupPlugin has ended; if it failed, it is called again after `retry_seconds`, or (None) no more."""
         failure = result.failure
         # What the failure's own line would say, the report of the load says better.
         self._start_logs += [line for line in result.logs if failure is None or line.source != "PLUGIN"]
         if failure is not None:
-            assert self.loaded is not None
-            self.loaded = tuple(
-                entry._replace(error=failure) if entry.install_id == install_id else entry for entry in self.loaded
-            )
+            again = f"retrying in {retry_seconds:g} s" if retry_seconds is not None else "it is not tried again"
+            failure = failure._replace(message=f"{failure.message}: setupPlugin failed, {again}")
+        assert self.loaded is not None
+        self.loaded = tuple(
+            entry._replace(error=failure) if entry.install_id == install_id else entry for entry in self.loaded
+        )
 
     def become_ready(self) -> Loaded:
         """It takes events from now on; how its installs came up."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
+from plugin_server.model.errors import HookMissing
+from plugin_server.model.origin import Origin
 from plugin_server.model.project import Install, Isolation, Project
 from plugin_server.runtime.fork_server import ForkServer
 from plugin_server.runtime.route import OneChain, Place, Relay, Route, Spread
@@ -17,7 +19,7 @@ from plugin_server.runtime.sandbox import Sandbox, SandboxServices
 from plugin_server.runtime.strikes import STRIKES, Strikes
 from plugin_server.runtime.watch import TICK_SECONDS
 from plugin_server.runtime.watchdog import watch
-from plugin_server.runtime.work import HostCalls, SandboxReport, Work
+from plugin_server.runtime.work import HostCalls, InvocationResult, RunEffects, SandboxReport, Work
 
 _EVICT_SECONDS: Final = 1.0
 _TEAR_DOWN_SECONDS: Final = 5.0
@@ -44,6 +46,7 @@ class SandboxPool:
     def __init__(
         self,
         host_calls: HostCalls,
+        make_effects: Callable[[Project, Origin], RunEffects],
         report: SandboxReport,
         library_version: str,
         record_bytes: int,
@@ -62,6 +65,7 @@ class SandboxPool:
         self._services = SandboxServices(
             self._fork_server.spawn,
             host_calls,
+            make_effects,
             report,
             library_version,
             record_bytes,
@@ -113,9 +117,52 @@ class SandboxPool:
     async def load(self, project: Project) -> None:
         """Returns when all of the project's apps are loaded and set up, or failed to be."""
         self.submit(project, ())
+        while (replacing := self._tenants[project.id].replacing) is not None:
+            await asyncio.wait([replacing])
+            self.submit(project, ())
         route = self._tenants[project.id].route
         assert route is not None
         await asyncio.gather(*(place.sandbox.loaded(place.chain) for place in route.places))
+
+    async def invoke(
+        self,
+        project: Project,
+        install_id: int,
+        hook: str,
+        arguments: bytes,
+        effects: RunEffects,
+        *,
+        max_captures: int | None = None,
+    ) -> InvocationResult:
+        """Call one hook of an install with these arguments, a JSON list. Waits for the apps to be loaded, and for a change of route.
+
+        Raises HookMissing when the app, as it is loaded, has no such hook or does not run. See Sandbox.invoke.
+        """
+        place = await self._place_of(project, install_id)
+        if hook not in place.chain.hooks(install_id):
+            raise HookMissing(f"install {install_id} has no {hook}, or does not run")
+        return await place.sandbox.invoke(place.chain, install_id, hook, arguments, effects, max_captures=max_captures)
+
+    async def hooks(self, project: Project) -> Mapping[int, frozenset[str]]:
+        """The hooks of each install that works. Loads the apps if need be."""
+        await self.load(project)
+        route = self._tenants[project.id].route
+        places = route.places if route is not None else ()
+        return {install.id: place.chain.hooks(install.id) for place in places for install in place.chain.installs}
+
+    async def _place_of(self, project: Project, install_id: int) -> Place:
+        while True:
+            tenant = self._tenants.get(project.id)
+            route = tenant.route if tenant is not None and tenant.replacing is None else None
+            if route is None or not all(place.chain.ready for place in route.places):
+                await self.load(project)
+                route = self._tenants[project.id].route
+            places = route.places if route is not None else ()
+            mine = [place for place in places if install_id in place.chain.bounds.installs]
+            if mine:
+                return min(mine, key=lambda place: place.sandbox.in_flight)
+            if route is not None:
+                raise HookMissing(f"project {project.id} has no install {install_id}")
 
     @property
     def confinement(self) -> str:

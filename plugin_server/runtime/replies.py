@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -11,11 +12,11 @@ import orjson
 from plugin_server.model.errors import ProtocolViolation
 from plugin_server.model.project import Install, Limits
 from sandbox import codec
-from sandbox.wire import APP_HOOKS, HOOKS, JOB_PREFIX, WIRE_VERSION, EventOutcome
+from sandbox.wire import APP_HOOKS, HOOKS, JOB_PREFIX, METRIC_KINDS, WIRE_VERSION, EventOutcome
 
 LOG_LEVELS: Final = frozenset({"DEBUG", "LOG", "INFO", "WARN", "ERROR"})
 LOG_SOURCES: Final = frozenset({"SYSTEM", "PLUGIN", "CONSOLE"})
-FAILURE_KINDS: Final = frozenset({"compile", "app", "timeout", "memory", "limit", "sandbox"})
+FAILURE_KINDS: Final = frozenset({"compile", "app", "retry", "timeout", "memory", "limit", "sandbox", "host"})
 _TRACE_CONTAINERS: Final = 1_000_000
 """A client's event of a megabyte may have so many"""
 _ENDS: Final = frozenset({EventOutcome.DROP, EventOutcome.INVALID, EventOutcome.WHOLE})
@@ -24,6 +25,8 @@ _HOOKS: Final = 128
 _NAME_LENGTH: Final = 200
 _MESSAGE_LENGTH: Final = 20_000
 _LOG_LINES: Final = 2_000
+_CALLS: Final = 2_000
+_METRICS: Final = 100
 _STAMP_BYTES: Final = 64 * 1024
 """What the host's own additions may add to an event's properties"""
 _GROWTH: Final = 4
@@ -54,6 +57,8 @@ class HookFailure(NamedTuple):
     kind: str
     message: str
     line: int | None
+    retryable: bool = False
+    """The same call may well succeed later"""
 
 
 class Notes(NamedTuple):
@@ -66,6 +71,8 @@ class Notes(NamedTuple):
     error: tuple[str, str] | None = None
     trace: tuple[tuple[int, Any], ...] = ()
     """(install id, the event after it); install 0 is the event as it came"""
+    unheard: tuple[tuple[int, int], ...] = ()
+    """Increments whose answer nobody looked at, by install and number of the call"""
 
 
 class ChainResult(NamedTuple):
@@ -84,6 +91,8 @@ class LoadedInstall(NamedTuple):
     install_id: int
     hooks: frozenset[str]
     error: HookFailure | None
+    metrics: Mapping[str, str] = MappingProxyType({})
+    """What it counts: sum, max or min by name"""
 
 
 class Loaded(NamedTuple):
@@ -104,8 +113,8 @@ class HostCallRequest(NamedTuple):
 
 class InvocationReply(NamedTuple):
     sequence: int
-    failure: tuple[str, str, int | None] | None
-    """Kind, message and line"""
+    failure: tuple[str, str, int | None, bool] | None
+    """Kind, message, line, and whether another try may help"""
     value: Any
     notes: Notes
 
@@ -209,10 +218,10 @@ def read_done(head: bytes, blob: bytes, bounds_of: BoundsOf) -> InvocationReply:
     failure = None
     if raw_failure is not None:
         try:
-            kind, message, line = raw_failure
+            kind, message, line, retryable = raw_failure
         except (TypeError, ValueError):
             raise ProtocolViolation("a failure has fields of wrong types") from None
-        failure = _checked_failure(kind, message, line)
+        failure = _checked_failure(kind, message, line, retryable)
     cut = _Cut(blob)
     value = cut.json(length, bounds.property_bytes)
     notes = Notes() if raw_notes is None else _notes(raw_notes, bounds, cut)
@@ -243,7 +252,16 @@ def _loaded_install(entry: dict[str, Any], bounds: Bounds) -> LoadedInstall:
         if hook not in _KNOWN_HOOKS and not (hook.startswith(JOB_PREFIX) and len(hook) <= _NAME_LENGTH):
             raise ProtocolViolation("LOADED names a hook that there is not")
     failure = None if error is None else _failure([entry["id"], *error], bounds)
-    return LoadedInstall(_install(entry["id"], bounds), frozenset(hooks), failure)
+    return LoadedInstall(_install(entry["id"], bounds), frozenset(hooks), failure, _metrics(entry["metrics"]))
+
+
+def _metrics(raw: Any) -> dict[str, str]:
+    if type(raw) is not dict or len(raw) > _METRICS:
+        raise ProtocolViolation("LOADED has fields of wrong types")
+    for name, kind in raw.items():
+        if len(name) > _NAME_LENGTH or type(kind) is not str or kind not in METRIC_KINDS:
+            raise ProtocolViolation("LOADED names a metric that there is not")
+    return raw
 
 
 def _ended(outcome: Any, length: int, notes: Any, bounds: Bounds, cut: _Cut) -> ChainResult:
@@ -278,9 +296,21 @@ def _notes(notes: Any, bounds: Bounds, cut: _Cut) -> Notes:
             None if dropped_by is None else _install(dropped_by, bounds),
             None if error is None else (_text(error[0], 40), _text(error[1], 400)),
             tuple(_step(step, bounds, cut) for step in trace),
+            _unheard(notes.get("unheard", ()), bounds),
         )
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise ProtocolViolation("notes of RESULTS have fields of wrong types") from None
+
+
+def _unheard(raw: Any, bounds: Bounds) -> tuple[tuple[int, int], ...]:
+    if len(raw) > _CALLS:
+        raise ProtocolViolation("more host calls than the limits allow")
+    calls = []
+    for install, number in raw:
+        if type(number) is not int:
+            raise ProtocolViolation("a host call without a number")
+        calls.append((_install(install, bounds), number))
+    return tuple(calls)
 
 
 def _capture(raw: Any, bounds: Bounds, cut: _Cut) -> Capture:
@@ -320,14 +350,16 @@ def _logs(raw: Any, bounds: Bounds) -> tuple[LogLine, ...]:
 
 
 def _failure(raw: Any, bounds: Bounds) -> HookFailure:
-    install, kind, message, line = raw
-    return HookFailure(_install(install, bounds), *_checked_failure(kind, message, line))
+    install, kind, message, line, retryable = raw
+    return HookFailure(_install(install, bounds), *_checked_failure(kind, message, line, retryable))
 
 
-def _checked_failure(kind: Any, message: Any, line: Any) -> tuple[str, str, int | None]:
+def _checked_failure(kind: Any, message: Any, line: Any, retryable: Any) -> tuple[str, str, int | None, bool]:
     if type(kind) is not str or kind not in FAILURE_KINDS or (line is not None and type(line) is not int):
         raise ProtocolViolation("a failure has fields of wrong types")
-    return kind, _text(message, _MESSAGE_LENGTH), line
+    if type(retryable) is not bool:
+        raise ProtocolViolation("a failure has fields of wrong types")
+    return kind, _text(message, _MESSAGE_LENGTH), line, retryable
 
 
 def _install(install: Any, bounds: Bounds) -> int:

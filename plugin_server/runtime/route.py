@@ -13,7 +13,7 @@ from plugin_server.model.project import Project
 from plugin_server.runtime.chain import Chain
 from plugin_server.runtime.replies import ChainResult, Notes
 from plugin_server.runtime.sandbox import Sandbox
-from plugin_server.runtime.work import Work
+from plugin_server.runtime.work import RunEffects, Work
 from sandbox import codec
 from sandbox.event import check_whole, finish, open_envelope, stamps
 from sandbox.wire import EventOutcome
@@ -173,6 +173,9 @@ class _Segment:
     def deliver(self, results: Sequence[tuple[Passage, ChainResult]], *, has_delivery: bool) -> None:
         self._relay.passed(self._number, results, has_delivery=has_delivery)
 
+    def effects_of(self, item: Passage) -> RunEffects:
+        return item.work.effects
+
 
 def _joined(first: Notes, then: Notes) -> Notes:
     return Notes(
@@ -182,4 +185,5 @@ def _joined(first: Notes, then: Notes) -> Notes:
         then.dropped_by,
         then.error,
         (*first.trace, *(then.trace[1:] if first.trace else then.trace)),
+        (*first.unheard, *then.unheard),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import orjson
 import structlog
 
 from plugin_server.model.errors import ProtocolViolation
+from plugin_server.model.origin import Origin
 from plugin_server.model.project import Install, Limits, Project
 from plugin_server.runtime.calls import PendingCalls
 from plugin_server.runtime.chain import Chain
@@ -36,9 +38,10 @@ from plugin_server.runtime.replies import (
     read_loaded,
     read_results,
 )
+from plugin_server.runtime.setup_retries import SetUpRetries
 from plugin_server.runtime.starter import Spawn, Starter
 from plugin_server.runtime.watch import SILENCE_SECONDS, WALL_GRACE_SECONDS, Kill, Watch
-from plugin_server.runtime.work import HostCalls, Invocation, InvocationResult, SandboxReport, Work
+from plugin_server.runtime.work import HostCalls, Invocation, InvocationResult, RunEffects, SandboxReport, Work
 from sandbox.wire import FrameKind
 
 BATCHES_IN_FLIGHT: Final = 4
@@ -56,6 +59,8 @@ class SandboxServices:
 
     spawn: Spawn
     host_calls: HostCalls
+    make_effects: Callable[[Project, Origin], RunEffects]
+    """For calls of setupPlugin and teardownPlugin"""
     report: SandboxReport
     library_version: str
     record_bytes: int
@@ -86,6 +91,7 @@ class Sandbox:
         self._batch_seconds = 0.0
         """Since a batch ended, while there is one"""
         self._blamed: tuple[Chain, HookFailure] | None = None
+        self._set_up_retries = SetUpRetries()
         self._calls = PendingCalls(services.host_calls, lambda answer: self._send(FrameKind.REPLY, answer))
         self.last_used = time.monotonic()
 
@@ -123,12 +129,21 @@ class Sandbox:
         self.last_used = time.monotonic()
         self._pump()
 
-    async def invoke(self, chain: Chain, install_id: int, hook: str, arguments: Sequence[Any]) -> InvocationResult:
-        """Call a hook of an install with these JSON values, and `meta`. It is run again when the sandbox dies over others.
+    async def invoke(
+        self,
+        chain: Chain,
+        install_id: int,
+        hook: str,
+        arguments: bytes,
+        effects: RunEffects,
+        *,
+        max_captures: int | None = None,
+    ) -> InvocationResult:
+        """Call a hook of an install with these arguments, a JSON list, and `meta`. It is run again when the sandbox dies over others.
 
-        Cancelling the caller does not end the hook; its limits do.
+        Its host calls leave their effects in `effects`. Cancelling the caller does not end the hook; its limits do.
         """
-        invocation = Invocation(chain, install_id, hook, orjson.dumps(list(arguments)))
+        invocation = Invocation(chain, install_id, hook, arguments, effects, max_captures)
         self._invocations.append(invocation)
         self.last_used = time.monotonic()
         self._pump()
@@ -145,14 +160,19 @@ class Sandbox:
 
     async def tear_down(self, chain: Chain) -> None:
         """Call teardownPlugin of every app of a chain that has it. What fails is logged for its owner."""
-        calls = [
-            self.invoke(chain, install.id, "teardownPlugin", ())
-            for install in chain.installs
-            if "teardownPlugin" in chain.hooks(install.id)
-        ]
-        logs = [line for result in await asyncio.gather(*calls) for line in result.logs]
-        if logs:
-            self._services.report.torn_down(chain.project, logs)
+        installs = [install.id for install in chain.installs if "teardownPlugin" in chain.hooks(install.id)]
+        await asyncio.gather(*(self._tear_down_one(chain, install_id) for install_id in installs))
+
+    async def _tear_down_one(self, chain: Chain, install_id: int) -> None:
+        effects = self._own_effects(chain, "teardownPlugin")
+        result = await self.invoke(chain, install_id, "teardownPlugin", b"[]", effects)
+        self._services.report.torn_down(chain.project, result.logs)
+        self._services.report.set_up(chain.project, install_id, result, effects)
+
+    def _own_effects(self, chain: Chain, hook: str) -> RunEffects:
+        """Of a hook that runs for no event."""
+        run_id = str(uuid.uuid4())
+        return self._services.make_effects(chain.project, Origin(f"{hook}-{run_id}", run_id, hook))
 
     def kill(self, reason: str) -> None:
         """End the process; its work is run again in another."""
@@ -162,6 +182,7 @@ class Sandbox:
     async def close(self) -> None:
         """End the process. Events in it are not answered any more."""
         self._closing = True
+        self._set_up_retries.close()
         await self._starter.close()
         await self._calls.close()
         if self._process is not None:
@@ -169,6 +190,11 @@ class Sandbox:
         for run in (*self._in_flight.runs.values(), *self._invocations):
             if isinstance(run, Invocation):
                 run.done.cancel()
+
+    @property
+    def in_flight(self) -> int:
+        """Events and invocations in it, or waiting for it."""
+        return len(self._in_flight.runs) + len(self._invocations)
 
     @property
     def busy(self) -> bool:
@@ -288,7 +314,13 @@ class Sandbox:
 
     def _send_invocation(self, invocation: Invocation) -> None:
         sequence = self._in_flight.add_invocation(invocation)
-        head = [sequence, invocation.chain.number, invocation.install_id, invocation.hook]
+        head = [
+            sequence,
+            invocation.chain.number,
+            invocation.install_id,
+            invocation.hook,
+            invocation.max_captures,
+        ]
         self._send(FrameKind.INVOKE, head, invocation.arguments)
 
     def _send_batch(self, chain: Chain, queue: deque[Work[Any]], *, alone: bool) -> None:
@@ -337,22 +369,46 @@ class Sandbox:
         self._in_flight.forget_set_up()
         install_id = chain.next_to_set_up()
         if install_id is not None:
-            self._send_invocation(Invocation(chain, install_id, "setupPlugin", b"[]"))
+            self._set_up(chain, install_id)
             return
         self._services.report.loaded(chain.project, chain.become_ready())
         self._pump()
+
+    def _set_up(self, chain: Chain, install_id: int) -> None:
+        effects = self._own_effects(chain, "setupPlugin")
+        self._send_invocation(Invocation(chain, install_id, "setupPlugin", b"[]", effects))
+
+    def _set_up_again(self, chain: Chain, install_id: int) -> None:
+        """Its setupPlugin failed a while ago, and events have passed it by since."""
+        if self._process is not None and chain.ready and not chain.is_removed:
+            self._set_up(chain, install_id)
 
     def _on_done(self, reply: InvocationReply) -> None:
         run = self._in_flight.take_invocation(reply)
         self._calls.ended(reply.sequence)
         failure = None if reply.failure is None else HookFailure(run.install_id, *reply.failure)
-        result = InvocationResult(failure, reply.value, reply.notes.captures, reply.notes.logs)
+        notes = reply.notes
+        result = InvocationResult(failure, reply.value, notes.captures, notes.logs, notes.unheard)
         run.finish(result)
-        if run.hook == "setupPlugin" and not run.chain.ready:
-            run.chain.was_set_up(run.install_id, result)
-            self._set_up_next(run.chain)
+        if run.hook == "setupPlugin":
+            self._was_set_up(run, result)
         self.last_used = time.monotonic()
         self._pump()
+
+    def _was_set_up(self, run: Invocation, result: InvocationResult) -> None:
+        chain, install_id = run.chain, run.install_id
+        retries = self._set_up_retries
+        if result.failure is None:
+            retries.succeeded(install_id)
+            self._services.report.set_up(chain.project, install_id, result, run.effects)
+        else:
+            retries.failed(install_id, lambda: self._set_up_again(chain, install_id))
+        was_ready = chain.ready
+        chain.was_set_up(install_id, result, retries.next_seconds(install_id))
+        if not was_ready:
+            self._set_up_next(chain)
+        else:
+            self._services.report.loaded(chain.project, chain.become_ready())
 
     def _on_results(self, batches_ended: int, results: list[tuple[int, ChainResult]]) -> None:
         batch, works = self._in_flight.take_results(batches_ended, results)
@@ -480,6 +536,8 @@ class Sandbox:
 
     def _put_back(self) -> None:
         for run in reversed(self._in_flight.take_all()):
+            if run.journal is not None:
+                run.effects.forget(run.chain.bounds.installs)
             if isinstance(run, Work):
                 run.chain.replay.appendleft(run)
             elif run.chain.is_removed:

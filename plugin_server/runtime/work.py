@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from plugin_server.model.errors import Transient
 from plugin_server.model.project import Project
 from plugin_server.runtime.replies import Capture, ChainResult, HookFailure, HostCallRequest, Loaded, LogLine
 
 ItemT = TypeVar("ItemT")
 ItemT_contra = TypeVar("ItemT_contra", contravariant=True)
+
+
+class RunEffects(Protocol):
+    """What a run asked of the host and that counts only if it returns. Made by whoever submits the run; opaque here."""
+
+    def forget(self, install_ids: Iterable[int]) -> None:
+        """The hooks of these installs begin again: nothing that they asked for counts."""
+        ...
+
+    def note_trouble(self, error: Transient) -> None:
+        """What the run needed is away: whatever it makes of that does not count, it has to run again."""
+        ...
 
 
 class ResultSink(Protocol[ItemT_contra]):
@@ -24,6 +37,22 @@ class ResultSink(Protocol[ItemT_contra]):
     def deliver(self, results: Sequence[tuple[ItemT_contra, ChainResult]], *, has_delivery: bool) -> None:
         """Take what became of some of its events. `has_delivery`: their project has delivery hooks. Must not raise."""
         ...
+
+    def effects_of(self, item: ItemT_contra) -> RunEffects:
+        """Where the host calls of this event's apps leave their effects; the same object for as long as it is unfinished."""
+        ...
+
+
+class Answered(NamedTuple):
+    """A host call that reached beyond the buffered effects, and what it was answered."""
+
+    digest: bytes
+    """Of its name and arguments: an answer is given again only to the same question"""
+    answer: list[Any]
+
+
+Journal = dict[tuple[int, int], Answered]
+"""By install and number of the call. None where a run has called nobody."""
 
 
 class Work(Generic[ItemT]):
@@ -42,8 +71,12 @@ class Work(Generic[ItemT]):
         """Installs that must not be called again for this event, since a sandbox was killed over them"""
         self.crashes = 0
         """Deaths with nobody to blame in which it was a suspect (InFlight.suspects)"""
-        self.journal: dict[tuple[int, int], Any] | None = None
-        """Answers of the host that it was given already, by install and number"""
+        self.journal: Journal | None = None
+
+    @property
+    def effects(self) -> RunEffects:
+        """Where its host calls leave their effects."""
+        return self.sink.effects_of(self.item)
 
 
 class InvocationResult(NamedTuple):
@@ -53,14 +86,35 @@ class InvocationResult(NamedTuple):
     value: Any
     captures: tuple[Capture, ...]
     logs: tuple[LogLine, ...]
+    unheard: tuple[tuple[int, int], ...] = ()
+    """Increments whose answer nobody looked at, by install and number of the call"""
 
 
 class Invocation:
     """One call of a hook that is not part of a chain, until `done`."""
 
-    __slots__ = ("arguments", "chain", "crashes", "done", "failed", "hook", "install_id", "journal")
+    __slots__ = (
+        "arguments",
+        "chain",
+        "crashes",
+        "done",
+        "effects",
+        "failed",
+        "hook",
+        "install_id",
+        "journal",
+        "max_captures",
+    )
 
-    def __init__(self, chain: Any, install_id: int, hook: str, arguments: bytes) -> None:
+    def __init__(
+        self,
+        chain: Any,
+        install_id: int,
+        hook: str,
+        arguments: bytes,
+        effects: RunEffects,
+        max_captures: int | None = None,
+    ) -> None:
         self.chain = chain
         self.install_id = install_id
         self.hook = hook
@@ -69,7 +123,10 @@ class Invocation:
         self.done: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
         self.failed: dict[int, HookFailure] | None = None
         self.crashes = 0
-        self.journal: dict[tuple[int, int], Any] | None = None
+        self.journal: Journal | None = None
+        self.effects = effects
+        self.max_captures = max_captures
+        """Captures that it may make; None for what the limits allow for an event"""
 
     def fail(self, failure: HookFailure) -> None:
         """It will not be tried again."""
@@ -85,8 +142,12 @@ class Invocation:
 class HostCalls(Protocol):
     """What the host does for apps."""
 
-    async def answer(self, project_id: int, request: HostCallRequest) -> Any:
+    async def answer(self, project: Project, effects: Any, request: HostCallRequest) -> Any:
         """A JSON value. Raises AppError with a message for the app. Cancelled when nobody waits any more."""
+        ...
+
+    def is_outside(self, name: str) -> bool:
+        """Does a call of that name reach beyond the effects that are buffered?"""
         ...
 
 
@@ -95,6 +156,9 @@ class SandboxReport(Protocol):
 
     def loaded(self, project: Project, loaded: Loaded) -> None:
         """Apps were loaded and set up, or failed to."""
+
+    def set_up(self, project: Project, install_id: int, result: InvocationResult, effects: Any) -> None:
+        """A setupPlugin or teardownPlugin has ended, and these are its effects."""
 
     def torn_down(self, project: Project, logs: Sequence[LogLine]) -> None:
         """Apps were told to clean up, and logged this."""

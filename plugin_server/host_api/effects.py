@@ -1,0 +1,71 @@
+"""The effects of one run, buffered until it has returned: storage, jobs, events sent to our own capture paths, metrics.
+
+What `posthog.capture` made travels with the run's answer; all else an app asks the host for, and it is kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from plugin_server.host_api.ledger import StorageTransaction
+from plugin_server.model.errors import Transient
+from plugin_server.model.origin import Origin
+from plugin_server.model.posted import PostedCapture
+from plugin_server.model.project import Project
+
+
+class JobRequest(NamedTuple):
+    """A job that a hook started. `payload` is JSON; `run_at_ms` None means at once."""
+
+    name: str
+    payload: bytes
+    run_at_ms: int | None
+
+
+@dataclass(slots=True)
+class InstallEffects:
+    """Of one install."""
+
+    jobs: list[JobRequest] = field(default_factory=list)
+    posted: list[PostedCapture] = field(default_factory=list)
+    metrics: list[tuple[str, str, float]] = field(default_factory=list)
+    """Name, verb and amount"""
+
+
+class RunEffects:
+    """Of one event's chain, or of one call of another hook."""
+
+    __slots__ = ("by_install", "origin", "project", "storage", "trouble")
+
+    def __init__(self, project: Project, origin: Origin) -> None:
+        self.project = project
+        self.origin = origin
+        self.by_install: dict[int, InstallEffects] = {}
+        self.storage = StorageTransaction()
+        self.trouble: Transient | None = None
+        """What was away when the run asked for it: its outcome does not count"""
+
+    def of(self, install_id: int) -> InstallEffects:
+        """Those of an install, to be added to."""
+        found = self.by_install.get(install_id)
+        if found is None:
+            found = self.by_install[install_id] = InstallEffects()
+        return found
+
+    def forget(self, install_ids: Iterable[int]) -> None:
+        """The hooks of these installs begin again, or failed: nothing that they asked for counts."""
+        for install_id in install_ids:
+            self.by_install.pop(install_id, None)
+            self.storage.drop(install_id)
+        self.trouble = None
+
+    def note_trouble(self, error: Transient) -> None:
+        """As `trouble` says."""
+        self.trouble = error
+
+    @property
+    def jobs(self) -> int:
+        """Jobs started, of all installs."""
+        return sum(len(effects.jobs) for effects in self.by_install.values())

@@ -1,0 +1,99 @@
+"""Moves what finished jobs and deliveries left in the outbox into the event log: at least once, oldest first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from plugin_server.database.engine import Database
+from plugin_server.database.errors import database_errors
+from plugin_server.database.tables import outbox
+from plugin_server.eventlog.headers_codec import decode_headers
+from plugin_server.eventlog.port import EventLog, OutputRecord
+from plugin_server.model.errors import Transient
+
+_BATCH_RECORDS: Final = 500
+_POLL_SECONDS: Final = 5.0
+"""For what another worker left, or this one in an earlier life"""
+_BACKOFF_SECONDS: Final = 1.0
+_log = structlog.get_logger(__name__)
+
+
+class Outbox:
+    """One a worker. `run` is its life; `wake` says that there is something."""
+
+    def __init__(self, database: Database, event_log: EventLog) -> None:
+        self._database = database
+        self._event_log = event_log
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Records were committed to the table."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Move records until cancelled."""
+        while True:
+            try:
+                while await self._move_some():
+                    pass
+            except Transient as error:
+                _log.warning("outbox_waits", error=str(error), retry_seconds=_BACKOFF_SECONDS)
+                await asyncio.sleep(_BACKOFF_SECONDS)
+                continue
+            try:
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+            self._woken.clear()
+
+    async def drain(self) -> None:
+        """Move all that is there now. Raises Transient."""
+        while await self._move_some():
+            pass
+
+    async def _move_some(self) -> bool:
+        """Move the oldest records; whether there were any."""
+        if not self._database.is_sqlite:
+            with database_errors("cannot read the outbox"):
+                async with self._database.write() as connection:
+                    # Locked until they are gone, so that no other worker sends them too.
+                    rows = await _oldest(connection, lock=True)
+                    await self._send(connection, rows)
+            return bool(rows)
+        # One process has the file, and the embedded log writes to it: nothing may be locked while it does.
+        with database_errors("cannot read the outbox"):
+            async with self._database.read() as connection:
+                rows = await _oldest(connection, lock=False)
+        if rows:
+            await self._event_log.produce([_record(row) for row in rows])
+            with database_errors("cannot empty the outbox"):
+                async with self._database.write() as connection:
+                    await _delete(connection, rows)
+        return bool(rows)
+
+    async def _send(self, connection: AsyncConnection, rows: Sequence[Any]) -> None:
+        if rows:
+            await self._event_log.produce([_record(row) for row in rows])
+            await _delete(connection, rows)
+
+
+async def _oldest(connection: AsyncConnection, *, lock: bool) -> Sequence[Any]:
+    query = select(outbox).order_by(outbox.c.id).limit(_BATCH_RECORDS)
+    if lock:
+        query = query.with_for_update(skip_locked=True)
+    return (await connection.execute(query)).all()
+
+
+async def _delete(connection: AsyncConnection, rows: Sequence[Any]) -> None:
+    await connection.execute(delete(outbox).where(outbox.c.id.in_([row.id for row in rows])))
+
+
+def _record(row: Any) -> OutputRecord:
+    return OutputRecord(row.topic, None, row.key, row.value, decode_headers(row.headers) if row.headers else ())
