@@ -162,7 +162,7 @@ parked = Table(
 )
 
 # Annotations, as PostHog's API has them.
-annotations = Table(
+project_annotations = Table(  # `annotations` is taken by the import from __future__
     "annotations",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),

@@ -118,3 +118,5 @@ class Project:
     loop_policy: LoopPolicy = field(default_factory=LoopPolicy)
     limits: Limits = field(default_factory=Limits)
     sandbox: SandboxPlan = field(default_factory=SandboxPlan)
+    api_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """Hashes of the personal API keys that open this project's API (model/api_keys.py)"""

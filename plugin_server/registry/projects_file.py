@@ -10,6 +10,7 @@ projects:
         order: 1
         config: {api_key: {env: ACME_API_KEY}}
         attachments: {schema: ./schema.json}
+    personal_api_keys: [{env: ACME_PERSONAL_API_KEY}]
 ```
 
 Paths are relative to the file. An install with `enabled: false` keeps its id and is otherwise not looked at, so that an
@@ -26,6 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from plugin_server.model.api_keys import API_KEY_CHARACTERS, hash_api_key
 from plugin_server.model.errors import ConfigurationError
 from plugin_server.model.project import Install, Isolation, Limits, LoopPolicy, Project, SandboxPlan
 from plugin_server.registry.app_source import LoadedApp, app_slug, load_app
@@ -54,6 +56,15 @@ class InstallEntry(BaseModel):
     """Files for the fields of type attachment."""
 
 
+class ApiKeyEntry(BaseModel):
+    """A personal API key is never written into the file itself."""
+
+    model_config = _MODEL
+
+    env: str = Field(min_length=1, examples=["ACME_PERSONAL_API_KEY"])
+    """The environment variable that holds the key."""
+
+
 class ProjectEntry(BaseModel):
     model_config = _MODEL
 
@@ -66,6 +77,8 @@ class ProjectEntry(BaseModel):
     isolation: Isolation = Field(Isolation.PROJECT, strict=False, examples=["project"])
     sandbox_processes: int = Field(1, ge=1, le=256, examples=["2"])
     installs: list[InstallEntry] = Field([], examples=["[{app: ./examples/url-cleaner}]"])
+    personal_api_keys: list[ApiKeyEntry] = Field([], examples=["[{env: ACME_PERSONAL_API_KEY}]"])
+    """What people and programs send as bearer token to this project's API."""
 
     @field_validator("token")
     @classmethod
@@ -114,6 +127,7 @@ def read_projects_file(path: Path, environ: Mapping[str, str]) -> tuple[Project,
             loop_policy=entry.loop_policy,
             limits=entry.limits,
             sandbox=SandboxPlan(entry.isolation, entry.sandbox_processes),
+            api_keys=_api_keys(entry.personal_api_keys, environ, f"projects[{index}].personal_api_keys", problems),
         )
         for index, entry in enumerate(entries)
     )
@@ -129,6 +143,27 @@ def derived_install_id(project_id: int, slug: str, nth: int) -> int:
     """
     digest = hashlib.sha256(f"{project_id}\0{slug}\0{nth}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % INSTALL_ID_MAX + 1
+
+
+def _api_keys(
+    entries: list[ApiKeyEntry], environ: Mapping[str, str], where: str, problems: Problems
+) -> tuple[bytes, ...]:
+    """The hashes of the keys. Neither a key nor a part of one gets into a message."""
+    hashes = []
+    for index, entry in enumerate(entries):
+        key = environ.get(entry.env, "").strip()
+        place = f"{where}[{index}]"
+        if not key:
+            problems.add(place, f"takes the key from the environment variable {entry.env}, which is not set. Set it.")
+        elif len(key) < API_KEY_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
+            problems.add(
+                place,
+                f"the key in {entry.env} must have {API_KEY_CHARACTERS} or more ASCII characters, no spaces. "
+                "Set it to phx_ and the output of `openssl rand -hex 24`.",
+            )
+        else:
+            hashes.append(hash_api_key(key))
+    return tuple(hashes)
 
 
 def _refuse_repeats(entries: list[ProjectEntry], problems: Problems) -> None:

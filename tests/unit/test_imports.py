@@ -77,7 +77,7 @@ RULES = (
     stage("background"),
     stage("registry"),
     stage("outputs"),
-    stage("admin"),
+    stage("admin", "plugin_server.database"),
     # It reads apps and runs nothing, for authors and (later) for a server; so no sandbox: what refuses to compile it is told.
     Rule(
         "plugin_server.app_check",
