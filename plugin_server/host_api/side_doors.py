@@ -1,0 +1,98 @@
+"""Requests of apps that do not go out: those to this server, and events posted to a capture path of the project's own (DESIGN 3.2).
+
+A request to an own host is answered in process, as the project. Events that it posts to a capture path, there or on the linked
+PostHog, join the captures of the hook that sent them: same share, same limits, same transaction. So a loop over HTTP is
+counted like any other, and the event that was processed twice posts its events once.
+
+Rejected: a header that marks such requests. It is lost on the way, can be sent by anybody, and shares no transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from plugin_server.host_api.answers import json_answer
+from plugin_server.host_api.calls import CallContext
+from plugin_server.host_api.http_client import HttpRequest
+from plugin_server.host_api.own_hosts import OwnHosts, Side, is_capture_path
+from plugin_server.host_api.urls import WebUrl
+from plugin_server.model.api import ApiRequest, ApiResponse
+from plugin_server.model.errors import LimitReached
+from plugin_server.model.posted import PostedCapture
+from plugin_server.model.project import Project
+
+OwnApi = Callable[[ApiRequest, int], Awaitable[ApiResponse]]
+"""This server's API, given a request and the id of the project that asks."""
+ParseCapture = Callable[[ApiRequest, Project], list[PostedCapture] | ApiResponse]
+"""The events of a request to a capture path, as many as are to be captured; or the refusal that an HTTP client would get.
+
+The token is the body's, else the query's. One that is not the project's is a refusal: a project captures for itself.
+Content-Encoding is undone. Called in a thread when the body is large.
+"""
+
+_CAPTURED: Final = b'{"status": 1}'
+_LARGE_BODY_BYTES: Final = 256 * 1024
+_RUN_HOOKS: Final = ("jobs.", "runEvery")
+
+
+class SideDoors:
+    """One a worker. `capture_paths` without final slashes."""
+
+    def __init__(
+        self, hosts: OwnHosts, own_api: OwnApi, parse_capture: ParseCapture, capture_paths: Collection[str]
+    ) -> None:
+        self._hosts = hosts
+        self._own_api = own_api
+        self._parse_capture = parse_capture
+        self._capture_paths = frozenset(capture_paths)
+
+    async def answer(self, context: CallContext, url: WebUrl, request: HttpRequest) -> dict[str, Any] | None:
+        """The answer to a request that stays in this process. None: it goes out.
+
+        `url` is `request.url` as it was read. Raises LimitReached for more events than the hook may capture.
+        """
+        side = self._hosts.side_of(url.origin)
+        if side is Side.FOREIGN:
+            return None
+        asked = ApiRequest(
+            request.method,
+            unquote(url.path),
+            dict(parse_qsl(url.query.removeprefix("?"), keep_blank_values=True)),
+            {name.lower(): value for name, value in request.headers.items()}
+            | ({} if request.idempotency_key is None else {"idempotency-key": request.idempotency_key}),
+            request.body,
+        )
+        if request.method == "POST" and is_capture_path(url.path, self._capture_paths):
+            return await self._capture(context, url, asked, is_own=side is Side.OWN)
+        if side is Side.LINKED:
+            return None
+        response = await self._own_api(asked, context.project.id)
+        return json_answer(response.status, url.text, response.body, response.headers)
+
+    async def _capture(
+        self, context: CallContext, url: WebUrl, asked: ApiRequest, *, is_own: bool
+    ) -> dict[str, Any] | None:
+        if len(asked.body) > _LARGE_BODY_BYTES:
+            parsed = await asyncio.to_thread(self._parse_capture, asked, context.project)
+        else:
+            parsed = self._parse_capture(asked, context.project)
+        if isinstance(parsed, ApiResponse):
+            # The linked PostHog judges for itself what is no capture of ours: another project's, or none at all.
+            return json_answer(parsed.status, url.text, parsed.body, parsed.headers) if is_own else None
+        posted = context.effects.of(context.install.id).posted
+        limit, name = _captures_allowed(context)
+        if len(posted) + len(parsed) > limit:
+            raise LimitReached(f"more than {limit} captures for one event, those posted over HTTP included ({name})")
+        posted.extend(parsed)
+        return {**json_answer(200, url.text, _CAPTURED), "captured": len(parsed)}
+
+
+def _captures_allowed(context: CallContext) -> tuple[int, str]:
+    """The most that any run of this hook may capture. What this very run may is counted in the sandbox and judged at its end."""
+    limits = context.project.limits
+    if context.effects.origin.hook.startswith(_RUN_HOOKS):
+        return max(limits.captures_per_run, limits.captures_per_event), "captures_per_run"
+    return limits.captures_per_event, "captures_per_event"
