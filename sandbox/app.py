@@ -14,10 +14,11 @@ from typing import Any, Final
 from sandbox import codec
 from sandbox.environment import app_globals
 from sandbox.globals.console import make_console
+from sandbox.globals.errors import FetchError, LimitExceeded, RetryError, is_retryable
 from sandbox.globals.meta import make_meta
 from sandbox.globals.posthog import make_posthog
 from sandbox.guards import is_app_callable
-from sandbox.invocation import Context, LimitExceeded
+from sandbox.invocation import Context
 from sandbox.page import HookTimeout
 from sandbox.policy import AppSyntaxError, compile_app
 from sandbox.printable import printable
@@ -33,12 +34,14 @@ class Failure:
     """Why a hook or an app failed, as its author should read it. `line` is the innermost line of app code."""
 
     kind: str
-    """compile | app | timeout | memory | limit; or sandbox, which the host says"""
+    """compile | app | retry | timeout | memory | limit; or sandbox, which the host says"""
     message: str
     line: int | None = None
+    retryable: bool = False
+    """The same call may well succeed later"""
 
     def as_list(self) -> list[Any]:
-        return [self.kind, self.message, self.line]
+        return [self.kind, self.message, self.line, self.retryable]
 
     def located(self) -> str:
         """The message with its line, for a log."""
@@ -54,6 +57,8 @@ class App:
     file_name: str
     meta: object = None
     hooks: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)
+    """What it counts: sum, max or min by name"""
     error: Failure | None = None
     shares_state: bool = False
     """It imports what keeps state in the thread (decimal contexts): each call of a hook gets a context of its own"""
@@ -85,7 +90,9 @@ def load_app(
                 "posthog": make_posthog(app.id, context, captures_per_event, library_version),
                 "console": make_console(app.id, context),
                 "sleep": make_sleep(app.id, context),
+                "FetchError": FetchError,
                 "LimitExceeded": LimitExceeded,
+                "RetryError": RetryError,
             },
             clock=clock,
             is_running=lambda: context.page.runs(app.id),
@@ -155,9 +162,9 @@ def _find_jobs(jobs: object) -> dict[str, Callable[..., Any]]:
 def describe_failure(error: BaseException, file_name: str) -> Failure:
     """A failure for the author. May run app code (an exception's own __str__), so the timer must be watching."""
     if isinstance(error, HookTimeout):
-        kind, message = "timeout", str(error)
+        kind, message, retryable = "timeout", str(error), False
     else:
-        kind = "memory" if type(error) is MemoryError else "limit" if type(error) is LimitExceeded else "app"
+        kind, retryable = _kind_of(error), is_retryable(error)
         try:
             text = str(error)
         except Exception:  # noqa: BLE001 - an exception of the app's that cannot be printed
@@ -165,7 +172,14 @@ def describe_failure(error: BaseException, file_name: str) -> Failure:
         if kind == "memory" and not text:
             text = "the sandbox has no more memory (memory_bytes)"
         message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return Failure(kind, printable(message[:_MESSAGE_LENGTH]), error_line(error.__traceback__, file_name))
+    line = error_line(error.__traceback__, file_name)
+    return Failure(kind, printable(message[:_MESSAGE_LENGTH]), line, retryable)
+
+
+def _kind_of(error: BaseException) -> str:
+    if isinstance(error, RetryError):
+        return "retry"
+    return "memory" if type(error) is MemoryError else "limit" if type(error) is LimitExceeded else "app"
 
 
 def error_line(traceback: TracebackType | None, file_name: str) -> int | None:

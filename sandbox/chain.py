@@ -211,7 +211,7 @@ def invalid_row(sequence: int, error: InvalidEvent | codec.InvalidJson | codec.T
 def _notes(
     effects: Effects, failures: list[tuple[App, Failure]], steps: list[tuple[int, bytes]]
 ) -> dict[str, Any] | None:
-    if not (effects.captures or effects.logs or failures or steps):
+    if not (effects.captures or effects.logs or failures or steps or effects.unheard):
         return None
     notes = effects.notes()
     if failures:

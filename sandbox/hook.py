@@ -122,6 +122,7 @@ def _close(
 
 def outstanding(effects: Effects) -> Generator[HostCall, None, None]:
     """Wait for every host call that the hook started. An error that the app did not wait for is logged for its owner."""
+    deltas: list[list[int]] = []
     for call in effects.calls:
         if not call.done:
             yield call
@@ -129,6 +130,10 @@ def outstanding(effects: Effects) -> Generator[HostCall, None, None]:
             effects.log(
                 effects.running, "ERROR", f"{call.name} failed, and nobody awaited it: {call.unheard}", "PLUGIN"
             )
+        if call.is_delta:
+            deltas.append(list(call.place))
+    if deltas:
+        effects.unheard = [*(effects.unheard or ()), *deltas]
     effects.calls.clear()
 
 

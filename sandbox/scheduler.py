@@ -12,13 +12,14 @@ from typing import Any, Final, Protocol
 
 from sandbox.app import Failure
 from sandbox.chain import ChainLimits
-from sandbox.invocation import HOST_CALLS, Context, Effects, HostCall, LimitExceeded
+from sandbox.globals.errors import LimitExceeded
+from sandbox.invocation import HOST_CALLS, Context, Effects, HostCall
 from sandbox.memory import end_if_used_up
 from sandbox.page import HookTimeout, Page, SoftTimer
 
 _MAX_THROWS: Final = 10
 
-SendCall = Callable[[int, int, int, int, str, list[Any]], None]
+SendCall = Callable[[int, int, int, int, str, Any], None]
 """Of call id, sequence, install, number among the install's calls of this run, name, arguments"""
 
 
@@ -50,12 +51,17 @@ class Run(Protocol):
 class _Suspended:
     """A run that waits for the host."""
 
-    __slots__ = ("effects", "generator", "run")
+    __slots__ = ("effects", "generator", "run", "waited")
 
-    def __init__(self, run: Run, generator: Generator[HostCall, None, Any], effects: Effects) -> None:
+    def __init__(self, run: Run, generator: Generator[HostCall, None, Any], effects: Effects, waited: HostCall) -> None:
         self.run = run
         self.generator = generator
         self.effects = effects
+        self.waited = waited
+
+    def waits_for(self, call: HostCall) -> bool:
+        waited = self.waited
+        return waited is call or call in waited._members  # noqa: SLF001 - out of reach of apps by its underscore
 
 
 class Scheduler:
@@ -68,8 +74,6 @@ class Scheduler:
         self._send_call = send_call
         self._after_each = after_each
         self._calls: dict[int, HostCall] = {}
-        self._waiting: dict[int, list[int]] = {}
-        """Sequences of the runs that wait for a call, by the call's identity"""
         self._suspended: dict[int, _Suspended] = {}
         self._behind: dict[str, deque[Run]] = {}
         """Runs that wait for an earlier one of their key"""
@@ -82,26 +86,26 @@ class Scheduler:
         else:
             self._start(run)
 
-    def reply(self, call_id: int, succeeded: bool, answer: Any) -> None:  # noqa: FBT001 - a frame's fields
+    def reply(self, call_id: int, succeeded: bool, answer: Any, kind: str = "error") -> None:  # noqa: FBT001 - a frame's fields
         """The host has done what was asked, or failed to."""
         call = self._calls.pop(call_id, None)
         if call is None:
             return  # its run has ended without it
+        effects = call._effects  # noqa: SLF001 - out of reach of apps by its underscore
+        assert effects is not None
+        effects.waiting_bytes -= call._size  # noqa: SLF001
         if succeeded:
-            call._finish(answer)  # noqa: SLF001 - out of reach of apps by its underscore
+            call._finish(answer)  # noqa: SLF001
         else:
-            call._fail(answer)  # noqa: SLF001
-        for sequence in self._waiting.pop(id(call), ()):
-            self._resume(sequence)
+            call._fail(answer, kind)  # noqa: SLF001
+        suspended = self._suspended.get(effects.sequence)
+        if suspended is not None and suspended.waits_for(call):
+            self._resume(effects.sequence)
 
     def cancel(self, sequence: int, message: str) -> None:
         """End what a run waits for as timed out."""
-        if sequence not in self._suspended:
-            return
-        for waiting in self._waiting.values():
-            if sequence in waiting:
-                waiting.remove(sequence)
-        self._resume(sequence, HookTimeout(message))
+        if sequence in self._suspended:
+            self._resume(sequence, HookTimeout(message))
 
     def _start(self, run: Run) -> bool:
         """Drive a run until it is finished or waits for the host; whether it is finished."""
@@ -162,8 +166,7 @@ class Scheduler:
 
     def _suspend(self, run: Run, generator: Generator[HostCall, None, Any], effects: Effects, waited: HostCall) -> None:
         sequence = run.sequence
-        self._suspended[sequence] = _Suspended(run, generator, effects)
-        self._waiting.setdefault(id(waited), []).append(sequence)
+        self._suspended[sequence] = _Suspended(run, generator, effects, waited)
         if run.key is not None:
             self._behind.setdefault(run.key, deque())
 
@@ -186,15 +189,15 @@ class Scheduler:
                 self._behind[key] = behind
                 return
 
-    def _call(self, effects: Effects, install: int, name: str, arguments: list[Any]) -> HostCall:
+    def _call(self, effects: Effects, install: int, name: str, arguments: Any) -> HostCall:
         if sum(effects.numbers.values()) >= HOST_CALLS:
             raise LimitExceeded(f"{name}: more than {HOST_CALLS} calls to the host for one event")
-        call, call_id = HostCall(effects, name), self._next_call
+        number = effects.numbers.get(install, 0)
+        call, call_id = HostCall(effects, name, (install, number)), self._next_call
         self._next_call += 1
         self._calls[call_id] = call
         effects.call_ids.append(call_id)
         effects.calls.append(call)
-        number = effects.numbers.get(install, 0)
         effects.numbers[install] = number + 1
         self._send_call(call_id, effects.sequence, install, number, name, arguments)
         return call

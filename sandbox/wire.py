@@ -5,6 +5,8 @@ raw bytes (events, properties), so that event bytes are neither escaped nor copi
 
     kind: u8 | head length: u32 | blob length: u32 | head: JSON | blob
 
+A failure in a head is [kind, message, line, retryable].
+
 The host trusts none of it: `plugin_server.runtime.replies` checks every field that a child sends.
 
 Rejected: pickle (runs code), msgpack (a dependency in the child for nothing: orjson is there and as fast for
@@ -18,7 +20,7 @@ import struct
 from enum import IntEnum
 from typing import Final
 
-WIRE_VERSION: Final = 2
+WIRE_VERSION: Final = 3
 HEADER: Final = struct.Struct("<BII")
 HEAD_LIMIT_BYTES: Final = 16 * 2**20
 """Of JSON that the host parses at once: properties, captures and traces travel in the blob, and a child sends a frame
@@ -31,35 +33,38 @@ class FrameKind(IntEnum):
 
     LOAD = 1
     """{"chain": its number, "project_id", "installs": [{"id", "name", "file_name", "source", "config", "attachments",
-    "failed": null | [kind, message, line]}], "limits", "library_version", "now": null | seconds since 1970 at which the
+    "failed": null | failure}], "limits", "library_version", "now": null | seconds since 1970 at which the
     apps' clock stands}; the blob holds the attachments' bytes. A sandbox may have several chains."""
     RUN = 2
     """{"chain", "first": sequence number of the first event, "lengths": [bytes of each event in the blob],
-    "failed": {"<sequence>": {"<install>": [kind, message, line]}}, "trace": bool, "whole": bool, "keys": null | [text]}.
+    "failed": {"<sequence>": {"<install>": failure}}, "trace": bool, "whole": bool, "keys": null | [text]}.
     `failed` installs are not called. With `keys`, the events in the blob are events, not envelopes, and these are the
     distinct ids whose order they keep. `whole` asks for the events themselves, not for the fields of the output."""
     REPLY = 3
-    """[call id, true, value] or [call id, false, message]"""
+    """[call id, true, value] or [call id, false, message, kind], kind one of REPLY_ERRORS"""
     CANCEL = 4
     """[sequence, message]: end that event's or invocation's running hook as timed out"""
     INVOKE = 5
-    """[sequence, chain, install, hook]; the blob is a JSON list of the hook's arguments before `meta`"""
+    """[sequence, chain, install, hook, captures that it may make, or null for captures_per_event]; the blob is a JSON list
+    of the hook's arguments before `meta`"""
     UNLOAD = 6
     """[chain]: it gets no more work"""
 
     LOADED = 16
-    """{"version", "chain", "installs": [{"id", "hooks": [names], "error": null | [kind, message, line]}]}"""
+    """{"version", "chain", "installs": [{"id", "hooks": [names], "metrics": {name: "sum" | "max" | "min"},
+    "error": null | failure}]}"""
     RESULTS = 17
     """[batches ended, [[sequence, outcome, event name, distinct_id, timestamp, elements_chain, length, notes], …]].
 
     For each row the blob holds `length` bytes (the properties' JSON, or the event's where `whole` was asked for), then
     its captures' properties, then its trace. `notes` is null or {"captures": [[install, number, event, distinct_id,
-    timestamp, length], …], "logs", "failed", "dropped_by", "error", "trace": [[install, length], …]}.
+    timestamp, length], …], "logs", "failed", "dropped_by", "error", "trace": [[install, length], …], "unheard": [[install,
+    number], …]}; `unheard` are the calls of storage.increment whose answers nobody awaited. `failed` has [install, *failure].
     One frame for each RUN says 1 batch ended, though events of it may still wait for the host."""
     CALL = 18
-    """[call id, sequence, install, number among the install's calls for this event, name, arguments]"""
+    """[call id, sequence, install, number among the install's calls in this run, name, arguments]"""
     DONE = 19
-    """[sequence, null | [kind, message, line], length, notes]: an invocation has ended; the blob holds what it returned,
+    """[sequence, null | failure, length, notes]: an invocation has ended; the blob holds what it returned,
     as JSON of that length, and then its captures' properties"""
 
 
@@ -109,6 +114,10 @@ HOOKS: Final = ("load", *APP_HOOKS, "job")
 """What the page can name: also the execution of the module, and all jobs as one"""
 JOB_PREFIX: Final = "jobs."
 """A job's name as a hook: `jobs.<name>`"""
+REPLY_ERRORS: Final = ("error", "value", "limit", "fetch", "refused")
+"""What an app sees of a host call that failed: RuntimeError, ValueError, LimitExceeded, FetchError, and a FetchError that is
+not worth another try"""
+METRIC_KINDS: Final = ("sum", "max", "min")
 
 
 def encode_frame(kind: FrameKind, head: bytes, blob: bytes = b"") -> bytes:

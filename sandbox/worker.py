@@ -105,6 +105,7 @@ class HookRun:
         app: App,
         hook: str,
         arguments: bytes,
+        max_captures: int | None,
         send: Callable[[HookRun, Answer, Effects], None],
     ) -> None:
         self.sequence = sequence
@@ -116,11 +117,12 @@ class HookRun:
         self._loaded = loaded
         self._page = page
         self._arguments = arguments
+        self._max_captures = max_captures
         self._send = send
         self._failure: Failure | None = None
 
     def begin(self, effects: Effects) -> Generator[HostCall, None, Answer]:
-        effects.may_capture = self.hook not in ("setupPlugin", "teardownPlugin")
+        effects.max_captures = self._max_captures
         if self._failure is not None:
             effects.log(self.app.id, "ERROR", f"{self.hook} failed: {self._failure.located()}", "PLUGIN")
             return _failed(self._failure)
@@ -207,7 +209,12 @@ class Worker:
             load["project_id"], apps, ChainLimits(*(limits[name] for name in ChainLimits._fields)), self._page
         )
         installs = [
-            {"id": app.id, "hooks": list(app.hooks), "error": app.error.as_list() if app.error else None}
+            {
+                "id": app.id,
+                "hooks": list(app.hooks),
+                "metrics": app.metrics,
+                "error": app.error.as_list() if app.error else None,
+            }
             for app in apps
         ]
         self._send(FrameKind.LOADED, {"version": WIRE_VERSION, "chain": load["chain"], "installs": installs})
@@ -245,12 +252,12 @@ class Worker:
         self._pending_bytes += size + _CHARACTER_BYTES * (len(row[3]) + len(row[5]))  # distinct_id, elements_chain
 
     def _invoke(self, head: list[Any], blob: bytes) -> None:
-        sequence, chain, install, hook = head
+        sequence, chain, install, hook, max_captures = head
         loaded = self._chains.get(chain)
         if loaded is None:
             return  # it was unloaded, and nobody waits for an answer
         app = loaded.apps[install]
-        self._scheduler.submit(HookRun(loaded, self._page, sequence, app, hook, blob, self._finish_hook))
+        self._scheduler.submit(HookRun(loaded, self._page, sequence, app, hook, blob, max_captures, self._finish_hook))
 
     def _finish_hook(self, run: HookRun, answer: Answer, effects: Effects) -> None:
         failure, value = answer

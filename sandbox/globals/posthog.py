@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from sandbox import codec
 from sandbox.facade import facade
-from sandbox.invocation import Context, HostCall, LimitExceeded
+from sandbox.globals.errors import LimitExceeded
+from sandbox.invocation import Context, Effects, HostCall
 
 GENERIC_DISTINCT_ID: Final = "App Server"
 LIBRARY: Final = "posthog-plugin-server"
@@ -31,26 +32,31 @@ def make_capture(
     """`posthog.capture(event, properties=None)`.
 
     The arguments are read and encoded at once: what the app does with them later changes nothing. Raises TypeError or
-    ValueError for wrong arguments, LimitExceeded past `captures_per_event` of one event and install, or past what all
-    captures of one event may take together.
+    ValueError for wrong arguments, LimitExceeded past `captures_per_event` of one event and install (or what the host
+    allows the run instead), or past what all captures of one event may take together.
     """
     done = HostCall()
     done._finish(None)  # noqa: SLF001 - out of reach of apps by its underscore
 
+    def check_captures(effects: Effects, made: int) -> None:
+        limit, setting = captures_per_event, "captures_per_event"
+        if effects.max_captures is not None:
+            limit, setting = effects.max_captures, "captures_per_run"
+        if made >= limit:
+            raise LimitExceeded(f"posthog.capture: more than {limit} captures for one event ({setting})")
+
     def capture(event: str, properties: dict[str, Any] | None = None) -> HostCall:
         effects = context.current("posthog.capture")
-        if not effects.may_capture:
-            raise RuntimeError("posthog.capture works only in hooks that run for events: call it in processEvent")
         if type(event) is not str or not event:
             raise TypeError("posthog.capture: event must be a non-empty string")
         if properties is not None and type(properties) is not dict:
             raise TypeError(f"posthog.capture: properties must be a dict, not {type(properties).__name__}")
-        number = sum(1 for captured in effects.captures if captured[0] == install)
-        if number >= captures_per_event:
-            raise LimitExceeded(
-                f"posthog.capture: more than {captures_per_event} captures for one event (captures_per_event)"
-            )
+        number = effects.captured.get(install, 0)
+        check_captures(effects, number + effects.posted.get(install, 0))
         fields = dict(properties) if properties else {}
+        for key in fields:
+            if type(key) is not str:  # looked up by name, it would be asked whether it is equal
+                raise TypeError(f"posthog.capture: properties must have text keys, not {type(key).__name__}")
         timestamp = _timestamp(fields.pop("timestamp", None))
         distinct_id = fields.get("distinct_id")
         if distinct_id is None:

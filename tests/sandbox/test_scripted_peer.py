@@ -30,7 +30,7 @@ from tests.sandbox.projects import Sink, project
 LOADED = {
     "version": WIRE_VERSION,
     "chain": 1,
-    "installs": [{"id": number, "hooks": ["processEvent"], "error": None} for number in (1, 2)],
+    "installs": [{"id": number, "hooks": ["processEvent"], "metrics": {}, "error": None} for number in (1, 2)],
 }
 PASSES = "def processEvent(event, meta):\n    return event\n"
 
@@ -302,7 +302,7 @@ async def loads_twice(peer: Peer) -> None:
 
 async def loads_other_installs(peer: Peer) -> None:
     await peer.receive()
-    await peer.frame(FrameKind.LOADED, LOADED | {"installs": [{"id": 5, "hooks": [], "error": None}]})
+    await peer.frame(FrameKind.LOADED, LOADED | {"installs": [{"id": 5, "hooks": [], "metrics": {}, "error": None}]})
 
 
 async def loads_a_chain_that_there_is_not(peer: Peer) -> None:
@@ -517,7 +517,7 @@ async def test_a_page_that_names_another_install_during_a_set_up_loses_no_event(
         await peer.receive()
         hooks = ["processEvent", "setupPlugin"]
         await peer.frame(
-            FrameKind.LOADED, LOADED | {"installs": [{"id": n, "hooks": hooks, "error": None} for n in (1, 2)]}
+            FrameKind.LOADED, LOADED | {"installs": [{"id": n, "hooks": hooks, "metrics": {}, "error": None} for n in (1, 2)]}
         )
         while True:
             kind, head, _ = await peer.receive()

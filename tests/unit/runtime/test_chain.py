@@ -120,7 +120,7 @@ def test_run_says_what_failed_before_and_where_each_event_ends():
         "chain": 7,
         "first": 11,
         "lengths": [1, 0, 3],
-        "failed": {"12": {"2": ["timeout", "too long", 5]}},
+        "failed": {"12": {"2": ["timeout", "too long", 5, False]}},
         "trace": True,
         "whole": False,
         "keys": None,
@@ -156,7 +156,7 @@ def test_load_has_each_install_with_its_attachments_and_what_broke_it():
         {"a": ["text/plain", "a.txt", 0, 3]},
         {"b": ["x/y", "b", 3, 3], "c": ["x/y", "c", 3, 5]},
     ]
-    assert [entry["failed"] for entry in head["installs"]] == [None, ["memory", "too much", None]]
+    assert [entry["failed"] for entry in head["installs"]] == [None, ["memory", "too much", None, False]]
     assert [(entry["id"], entry["name"], entry["config"]) for entry in head["installs"]] == [
         (1, "App1", {"k": "v"}),
         (2, "App2", {}),

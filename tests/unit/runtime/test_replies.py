@@ -40,7 +40,8 @@ STEPS = (b'{"properties":{}}', b'{"properties":{"b":null}}')
 NOTES = {
     "captures": [[1, 0, "x", "ada", None, 7], [2, 0, "y", "eve", "2026-01-01", 2]],
     "logs": [[1, "LOG", "hello", "CONSOLE"]],
-    "failed": [[2, "app", "ValueError", 3]],
+    "failed": [[2, "app", "ValueError", 3, True]],
+    "unheard": [[1, 4]],
     "trace": [[0, len(STEPS[0])], [1, len(STEPS[1])]],
 }
 EMITTED = [5, 0, "x", "ada", "2026-01-01 00:00:00.000", "a:b", len(PROPERTIES), NOTES]
@@ -59,15 +60,15 @@ LOADED = {
     "version": WIRE_VERSION,
     "chain": 1,
     "installs": [
-        {"id": 1, "hooks": ["processEvent", "jobs.mail"], "error": None},
-        {"id": 2, "hooks": [], "error": ["compile", "bad", 1]},
+        {"id": 1, "hooks": ["processEvent", "jobs.mail"], "metrics": {"n": "sum"}, "error": None},
+        {"id": 2, "hooks": [], "metrics": {}, "error": ["compile", "bad", 1, False]},
     ],
 }
 CALL = [1, 5, 2, 0, "sleep", [1.5]]
 ANSWER = b'{"url":"x"}'
 DONE = [9, None, len(ANSWER), {"captures": NOTES["captures"], "logs": NOTES["logs"]}]
 DONE_BLOB = ANSWER + b"".join(CAPTURED)
-FAILED = [9, ["timeout", "too long", 3], 4, {"logs": NOTES["logs"]}]
+FAILED = [9, ["timeout", "too long", 3, False], 4, {"logs": NOTES["logs"]}]
 
 
 def bounds_of(_number: int) -> Bounds:
@@ -291,7 +292,7 @@ def test_nine_thousand_damaged_dones_are_valid_or_violations():
         assert len(reply.notes.captures) <= BOUNDS.captures
         assert all(map(is_capture, reply.notes.captures))
         assert all(type(line) is LogLine and line.install_id in (1, 2) for line in reply.notes.logs)
-        assert reply.notes._replace(captures=(), logs=()) == ((), (), (), None, None, ())
+        assert reply.notes._replace(captures=(), logs=()) == ((), (), (), None, None, (), ())
     assert read > 50
 
 
@@ -303,7 +304,7 @@ def test_valid_frames_are_read():
     assert results[0][1].properties == '{"a":1}'
     notes = results[0][1].notes
     assert notes is not None
-    assert notes.failures == (HookFailure(2, "app", "ValueError", 3),)
+    assert notes.failures == (HookFailure(2, "app", "ValueError", 3, retryable=True),)
     assert notes.captures == (
         Capture(1, 0, "x", "ada", None, {"a": 1}),
         Capture(2, 0, "y", "eve", "2026-01-01", {}),
@@ -319,7 +320,7 @@ def test_valid_frames_are_read():
     assert (reply.sequence, reply.failure, reply.value) == (9, None, {"url": "x"})
     assert reply.notes.captures == notes.captures
     failed = read_done(orjson.dumps(FAILED), b"null", bounds_of)
-    assert (failed.failure, failed.value) == (("timeout", "too long", 3), None)
+    assert (failed.failure, failed.value) == (("timeout", "too long", 3, False), None)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,12 @@ def emitted(**fields: Any) -> bytes:
         {"notes": {"logs": [[1, "LOG", "x", "CONSOLE"]] * 2_001}},
         {"notes": {"logs": [[1, "LOG", "x" * 20_001, "CONSOLE"]]}},
         {"notes": {"logs": [[1, "FATAL", "x", "CONSOLE"]]}},
-        {"notes": {"failed": [[1, "odd", "x", None]]}},
+        {"notes": {"failed": [[1, "odd", "x", None, False]]}},
+        {"notes": {"failed": [[1, "app", "x", None, 1]]}},
+        {"notes": {"failed": [[1, "app", "x", None]]}},
+        {"notes": {"unheard": [[1, "x"]]}},
+        {"notes": {"unheard": [[3, 1]]}},
+        {"notes": {"unheard": [[1, 1]] * 2_001}},
         {"notes": {"trace": [[0, 2]]}},
         {"notes": {"trace": [[3, 17]]}},
         {"notes": {"trace": [[0, 17]] * 4}},
@@ -490,12 +496,14 @@ def test_an_event_that_ends_without_a_valid_reason_is_a_violation(row):
         [9, None, 5, None],
         [9, [], 4, None],
         [9, "abc", 4, None],
-        [9, ["odd", "x", None], 4, None],
-        [9, ["app", 5, None], 4, None],
-        [9, ["app", "x" * 20_001, None], 4, None],
-        [9, ["app", "x", "3"], 4, None],
+        [9, ["odd", "x", None, False], 4, None],
+        [9, ["app", 5, None, False], 4, None],
+        [9, ["app", "x" * 20_001, None, False], 4, None],
+        [9, ["app", "x", "3", False], 4, None],
+        [9, ["app", "x", 3], 4, None],
+        [9, ["app", "x", 3, None], 4, None],
         [9, None, 4, []],
-        [9, None, 4, {"failed": [[1, "app", "x", 1]]}],
+        [9, None, 4, {"failed": [[1, "app", "x", 1, False]]}],
         [9, None, 4, {"dropped_by": 1}],
         [9, None, 4, {"error": ["a", "b"]}],
     ],
@@ -532,14 +540,23 @@ def test_an_event_that_grew_by_its_numbers_alone_is_read():
     "installs",
     [
         [],
-        [{"id": 1, "hooks": [], "error": None}],
-        [{"id": number, "hooks": [], "error": None} for number in (1, 2, 3)],
-        [{"id": number, "hooks": ["onEvent"] * 129, "error": None} for number in (1, 2)],
-        [{"id": number, "hooks": ["anything"], "error": None} for number in (1, 2)],
-        [{"id": number, "hooks": ["load"], "error": None} for number in (1, 2)],
-        [{"id": number, "hooks": ["job"], "error": None} for number in (1, 2)],
-        [{"id": number, "hooks": ["jobs." + "x" * 200], "error": None} for number in (1, 2)],
-        [{"id": 1, "hooks": [], "error": None}] * 2,
+        [{"id": 1, "hooks": [], "metrics": {}, "error": None}],
+        [{"id": number, "hooks": [], "metrics": {}, "error": None} for number in (1, 2, 3)],
+        [{"id": number, "hooks": ["onEvent"] * 129, "metrics": {}, "error": None} for number in (1, 2)],
+        [{"id": number, "hooks": [], "error": None} for number in (1, 2)],
+        [{"id": number, "hooks": [], "metrics": [], "error": None} for number in (1, 2)],
+        [{"id": number, "hooks": [], "metrics": {"n": "avg"}, "error": None} for number in (1, 2)],
+        [{"id": number, "hooks": [], "metrics": {"n": ["sum"]}, "error": None} for number in (1, 2)],
+        [{"id": number, "hooks": [], "metrics": {"x" * 201: "sum"}, "error": None} for number in (1, 2)],
+        [
+            {"id": number, "hooks": [], "metrics": {str(n): "sum" for n in range(101)}, "error": None}
+            for number in (1, 2)
+        ],
+        [{"id": number, "hooks": ["anything"], "metrics": {}, "error": None} for number in (1, 2)],
+        [{"id": number, "hooks": ["load"], "metrics": {}, "error": None} for number in (1, 2)],
+        [{"id": number, "hooks": ["job"], "metrics": {}, "error": None} for number in (1, 2)],
+        [{"id": number, "hooks": ["jobs." + "x" * 200], "metrics": {}, "error": None} for number in (1, 2)],
+        [{"id": 1, "hooks": [], "metrics": {}, "error": None}] * 2,
     ],
 )
 def test_a_loaded_of_other_installs_is_a_violation(installs):

@@ -95,11 +95,22 @@ class Child:
         head = {"chain": chain, "first": first, "lengths": list(map(len, raws)), "failed": {}}
         self.send(FrameKind.RUN, head | {"trace": False, "whole": False, "keys": None} | options, b"".join(raws))
 
-    def invoke(self, sequence: int, hook: str, *arguments: Any, install: int = 1, chain: int = 1) -> None:
-        self.send(FrameKind.INVOKE, [sequence, chain, install, hook], orjson.dumps(arguments))
+    def invoke(
+        self,
+        sequence: int,
+        hook: str,
+        *arguments: Any,
+        install: int = 1,
+        chain: int = 1,
+        max_captures: int | None = None,
+    ) -> None:
+        self.send(FrameKind.INVOKE, [sequence, chain, install, hook, max_captures], orjson.dumps(arguments))
 
     def answer(self, call_id: int, value: Any = None) -> None:
         self.send(FrameKind.REPLY, [call_id, True, value])
+
+    def refuse(self, call_id: int, message: str, kind: str = "error") -> None:
+        self.send(FrameKind.REPLY, [call_id, False, message, kind])
 
     def cancel(self, sequence: int, message: str) -> None:
         self.send(FrameKind.CANCEL, [sequence, message])

@@ -94,9 +94,9 @@ def test_what_is_wrong_with_an_app_is_said_with_its_line(source, kind, message, 
 
 
 def test_an_app_that_killed_its_sandbox_is_not_tried_again():
-    app = load("raise ValueError('again')\n", ["timeout", "took too long", 4])
+    app = load("raise ValueError('again')\n", ["timeout", "took too long", 4, False])
     assert app.error is not None
-    assert app.error.as_list() == ["timeout", "took too long", 4]
+    assert app.error.as_list() == ["timeout", "took too long", 4, False]
 
 
 def test_a_long_message_is_cut():

@@ -279,7 +279,7 @@ def test_a_failing_first_app_leaves_the_event_as_it_came():
 def test_a_failure_names_the_innermost_line_of_the_app():
     source = "def inner():\n    raise KeyError('k')\n\ndef processEvent(event, meta):\n    inner()\n"
     row = Bench(source).run()
-    assert row.notes["failed"] == [[1, "app", "KeyError: 'k'", 2]]
+    assert row.notes["failed"] == [[1, "app", "KeyError: 'k'", 2, False]]
     assert row.messages == ["processEvent failed: KeyError: 'k' (line 2)"]
 
 
@@ -356,7 +356,7 @@ def test_an_install_that_failed_before_is_not_called():
     row = Bench(adds("one"), adds("two")).run(failed={1: failure}, mode=TRACED)
     assert row.properties["by"] == ["two"]
     assert row.properties["$plugins_failed"] == ["App1 (1)"]
-    assert row.notes["failed"] == [[1, "timeout", "used more than 1 s", 3]]
+    assert row.notes["failed"] == [[1, "timeout", "used more than 1 s", 3, False]]
     assert [install for install, _ in row.notes["trace"]] == [0, 1, 2]
 
 

@@ -187,14 +187,6 @@ def test_no_capture_outside_a_hook():
         capture("x")
 
 
-def test_no_capture_where_there_is_no_event_to_descend_from():
-    bench = Bench("posthog.capture('x')")
-    bench.effects.may_capture = False
-    with pytest.raises(RuntimeError, match="hooks that run for events"):
-        bench.call()
-    assert bench.captures == []
-
-
 def test_captures_that_are_undone_take_their_properties_along():
     effects = Effects(1)
     for number in range(3):

@@ -9,7 +9,8 @@ import pytest
 
 from sandbox.app import Failure
 from sandbox.chain import ChainLimits
-from sandbox.invocation import HOST_CALLS, Effects, HostCall, LimitExceeded
+from sandbox.globals.errors import LimitExceeded
+from sandbox.invocation import HOST_CALLS, Effects, HostCall
 from sandbox.page import HookTimeout, Page, SoftTimer
 from sandbox.scheduler import Scheduler
 from sandbox.wire import OUT_OF_MEMORY_STATUS

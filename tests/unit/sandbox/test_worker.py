@@ -41,16 +41,18 @@ def test_loading_says_what_each_app_has_and_what_is_wrong():
     (loaded,) = child.loaded
     assert (loaded["version"], loaded["chain"]) == (WIRE_VERSION, 1)
     assert loaded["installs"] == [
-        {"id": 1, "hooks": ["processEvent"], "error": None},
-        {"id": 2, "hooks": [], "error": ["app", "ValueError: no", 1]},
-        {"id": 3, "hooks": ["setupPlugin", "jobs.mail"], "error": None},
+        {"id": 1, "hooks": ["processEvent"], "metrics": {}, "error": None},
+        {"id": 2, "hooks": [], "metrics": {}, "error": ["app", "ValueError: no", 1, False]},
+        {"id": 3, "hooks": ["setupPlugin", "jobs.mail"], "metrics": {}, "error": None},
     ]
     assert set(loaded) == {"version", "chain", "installs"}
 
 
 def test_what_broke_a_sandbox_before_is_not_loaded_again():
-    child = Child("raise ValueError('again')\n", failed=["timeout", "took too long", None])
-    assert child.loaded[0]["installs"] == [{"id": 1, "hooks": [], "error": ["timeout", "took too long", None]}]
+    child = Child("raise ValueError('again')\n", failed=["timeout", "took too long", None, False])
+    assert child.loaded[0]["installs"] == [
+        {"id": 1, "hooks": [], "metrics": {}, "error": ["timeout", "took too long", None, False]}
+    ]
 
 
 def test_attachments_are_cut_from_the_blob():
@@ -96,7 +98,7 @@ def test_setup_is_called_when_the_host_says_so_and_not_before():
 def test_an_app_whose_setup_failed_is_not_called_and_the_others_are():
     child = Child("def setupPlugin(meta):\n    console.log('up')\n    1 / 0\n" + MARKS, PASSES)
     child.invoke(1, "setupPlugin")
-    failure = ["app", "ZeroDivisionError: division by zero", 3]
+    failure = ["app", "ZeroDivisionError: division by zero", 3, False]
     assert child.done[0][1:3] == (failure, None)
     assert [line[1:3] for line in child.done[0][3]["logs"]] == [
         ["LOG", "up"],
@@ -125,18 +127,33 @@ def test_setup_that_times_out_takes_the_app_out_of_the_chain():
     child = Child("async def setupPlugin(meta):\n    await sleep(1)\n" + MARKS)
     child.invoke(1, "setupPlugin")
     child.cancel(1, "ran longer than 1 s")
-    assert child.done[0][1] == ["timeout", "ran longer than 1 s", 2]
+    assert child.done[0][1] == ["timeout", "ran longer than 1 s", 2, False]
     child.run(("x", "ada", 1), first=2)
     assert child.results[0][1] == {"n": 1}
 
 
-def test_apps_that_have_no_event_to_descend_from_cannot_capture():
+def test_set_up_and_tear_down_may_capture():
     source = "def setupPlugin(meta):\n    posthog.capture('x')\ndef teardownPlugin(meta):\n    posthog.capture('x')\n"
     child = Child(source)
     child.invoke(1, "setupPlugin")
     child.invoke(2, "teardownPlugin")
-    assert [failure[0] for _, failure, _, _ in child.done] == ["app", "app"]
-    assert all("captures" not in notes for *_, notes in child.done)
+    done = child.done
+    assert [failure for _, failure, _, _ in done] == [None, None]
+    assert [len(notes["captures"]) for *_, notes in done] == [1, 1]
+
+
+@pytest.mark.parametrize(("allowed", "made"), [(None, 100), (0, 0), (3, 3), (250, 250)])
+def test_the_host_says_how_much_an_invocation_may_capture(allowed, made):
+    source = (
+        "def runEveryDay(meta):\n    for n in range(300):\n        try:\n            posthog.capture('x', {'n': n})\n"
+        "        except LimitExceeded:\n            return\n"
+    )
+    child = Child(source)
+    child.invoke(1, "runEveryDay", max_captures=allowed)
+    _, failure, _, notes = child.done[0]
+    assert failure is None
+    captures = (notes or {}).get("captures", [])
+    assert [(capture[1], capture[5]["n"]) for capture in captures] == [(n, n) for n in range(made)]
 
 
 # Hooks outside of the chain
@@ -199,7 +216,7 @@ def test_a_hook_that_is_given_up_is_answered_as_timed_out_and_says_so_in_its_log
     child.invoke(1, "onEvent", {})
     child.cancel(1, "told to")
     ((sequence, failure, value, notes),) = child.done
-    assert (sequence, failure, value) == (1, ["timeout", "did not end when it was told to", None], None)
+    assert (sequence, failure, value) == (1, ["timeout", "did not end when it was told to", None, False], None)
     assert notes is not None
     assert [line[1] for line in notes["logs"]] == ["ERROR"]
 
@@ -428,7 +445,7 @@ def test_a_cancelled_wait_fails_that_app_and_the_key_goes_on():
     child.run(("slow", "ada", 1), ("x", "ada", 2))
     child.cancel(1, "ran longer than 1 s")
     assert child.order == [1, 2]
-    assert child.rows[0][7]["failed"] == [[1, "timeout", "ran longer than 1 s", 4]]
+    assert child.rows[0][7]["failed"] == [[1, "timeout", "ran longer than 1 s", 4, False]]
     child.cancel(1, "again")
     child.answer(child.calls[0][0])
     assert child.order == [1, 2]
@@ -440,15 +457,15 @@ def test_a_hook_that_waits_on_when_it_is_told_to_end_fails_alone():
     child.cancel(1, "told to")
     (row,) = child.rows
     assert row[1] == 0
-    assert row[7]["failed"] == [[1, "timeout", "did not end when it was told to", None]]
+    assert row[7]["failed"] == [[1, "timeout", "did not end when it was told to", None, False]]
     assert child.results[0][1]["$plugins_succeeded"] == ["App2 (2)"]
 
 
 def test_an_install_that_failed_an_event_before_is_left_out_of_that_one_alone():
     child = Child(MARKS)
-    child.run(("x", "ada", 1), ("x", "ada", 2), failed={"2": {"1": ["timeout", "too long", 3]}})
+    child.run(("x", "ada", 1), ("x", "ada", 2), failed={"2": {"1": ["timeout", "too long", 3, False]}})
     assert [properties.get("marked") for _, properties in child.results] == [True, None]
-    assert child.rows[1][7]["failed"] == [[1, "timeout", "too long", 3]]
+    assert child.rows[1][7]["failed"] == [[1, "timeout", "too long", 3, False]]
 
 
 # Long frames
