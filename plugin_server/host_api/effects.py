@@ -14,6 +14,7 @@ from plugin_server.model.errors import Transient
 from plugin_server.model.origin import Origin
 from plugin_server.model.posted import PostedCapture
 from plugin_server.model.project import Project
+from plugin_server.runtime.work import Journal
 
 
 class JobRequest(NamedTuple):
@@ -37,11 +38,13 @@ class InstallEffects:
 class RunEffects:
     """Of one event's chain, or of one call of another hook."""
 
-    __slots__ = ("by_install", "origin", "project", "storage", "trouble")
+    __slots__ = ("by_install", "journal", "origin", "project", "storage", "trouble")
 
-    def __init__(self, project: Project, origin: Origin) -> None:
+    def __init__(self, project: Project, origin: Origin, journal: Journal | None = None) -> None:
+        """`journal` is that of the run that this one repeats."""
         self.project = project
         self.origin = origin
+        self.journal: Journal = journal if journal is not None else {}
         self.by_install: dict[int, InstallEffects] = {}
         self.storage = StorageTransaction()
         self.trouble: Transient | None = None

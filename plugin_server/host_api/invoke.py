@@ -96,12 +96,13 @@ class Invoker:
         origin: Origin,
         *,
         max_captures: int | None = None,
+        previous: Called | None = None,
     ) -> Called:
-        """Call a hook with these JSON values (or their JSON list) and `meta`.
+        """Call a hook with these JSON values (or their JSON list) and `meta`. `previous` is the stale call that this one repeats.
 
         Raises HookMissing, and Transient when something that the hook needed is away: it has to be called again then.
         """
-        effects = RunEffects(project, origin)
+        effects = RunEffects(project, origin, previous.effects.journal if previous is not None else None)
         encoded = arguments if isinstance(arguments, bytes) else orjson.dumps(list(arguments))
         try:
             result = await self._hooks.invoke(project, install_id, hook, encoded, effects, max_captures=max_captures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -10,13 +10,14 @@ from plugin_server.eventlog.port import Headers, OutputRecord
 from plugin_server.host_api.captures import AppliedCaptures, Captures, CutNotice, Parent
 from plugin_server.host_api.logs import LogEntries
 from plugin_server.ingestion.pending import PendingEvent
+from plugin_server.model.job import NewJob
 from plugin_server.model.lineage import LINEAGE_HEADER, Lineage
-from plugin_server.model.loop_guard import carried_budget
+from plugin_server.model.loop_guard import carried_budget, split_budget
 from plugin_server.model.outcome import DeadLetter, DeadLetterReason, Drop, DropReason
 from plugin_server.outputs.dead_letters import dead_letter_record
 from plugin_server.outputs.events import clickhouse_time, compose_event
 from plugin_server.outputs.topics import Topics
-from plugin_server.runtime.replies import ChainResult
+from plugin_server.runtime.replies import ChainResult, Notes
 from sandbox.wire import EventOutcome
 
 STEP: Final = "emit"
@@ -24,6 +25,7 @@ SOURCE_HEADER: Final = "ps-source"
 """The event's own record in ingestion, `topic-partition-offset`: delivery derives its ids from it."""
 _RECORD_OVERHEAD_BYTES: Final = 512
 """Framing of an output record and its headers but for the lineage, as a bound"""
+_NO_NOTES: Final = Notes()
 
 
 class Emitted(NamedTuple):
@@ -33,6 +35,7 @@ class Emitted(NamedTuple):
     ended: Drop | DeadLetter | None
     captured: int = 0
     cuts: tuple[CutNotice, ...] = ()
+    jobs: Sequence[NewJob] = ()
 
 
 class Emitter:
@@ -66,8 +69,7 @@ class Emitter:
 
     def emit(self, event: PendingEvent, result: ChainResult, *, has_delivery: bool) -> Emitted:
         """The records of an event that its chain let through or dropped."""
-        notes = result.notes
-        if notes is None:
+        if result.notes is None and event.effects is None:
             if event.lineage is None and not has_delivery:
                 lineage = _root_header(event)
             else:
@@ -103,14 +105,15 @@ class Emitter:
         )
 
     def _emit_with_notes(self, event: PendingEvent, result: ChainResult, *, has_delivery: bool) -> Emitted:
-        notes = result.notes
-        assert notes is not None
+        notes = result.notes if result.notes is not None else _NO_NOTES
         records: list[OutputRecord] = []
         logs = list(notes.logs)
         applied: AppliedCaptures | None = None
-        if notes.captures:
-            parent = Parent(event.uuid, self._source(event), _own_lineage(event), event.malformed_lineage)
-            applied = self._captures.apply(event.project, parent, notes.captures, has_delivery=has_delivery)
+        if notes.captures or (event.effects is not None and event.effects.by_install):
+            own = _own_lineage(event)
+            share = split_budget(own.budget, has_delivery=has_delivery).chain
+            parent = Parent(event.uuid, self._source(event), own, event.malformed_lineage, share)
+            applied = self._captures.apply(event.project, parent, notes.captures, event.effects)
             records += applied.records
             logs += applied.logs
         ended: Drop | DeadLetter | None = None
@@ -127,7 +130,9 @@ class Emitter:
                 records.append(record)
         if logs:
             records += self._logs.records(event.project, logs, self._now)
-        return Emitted(records, ended, applied.admitted if applied else 0, tuple(applied.cuts) if applied else ())
+        if applied is None:
+            return Emitted(records, ended)
+        return Emitted(records, ended, applied.admitted, tuple(applied.cuts), applied.jobs)
 
     def _record(self, event: PendingEvent, result: ChainResult, lineage: bytes) -> OutputRecord | None:
         """The output record, or None if it is too large."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from plugin_server.eventlog.port import InputRecord
+from plugin_server.host_api.effects import RunEffects
 from plugin_server.model.lineage import Lineage
 from plugin_server.model.project import Project
 
@@ -14,6 +15,7 @@ class PendingEvent:
     """
 
     __slots__ = (
+        "effects",
         "historical_migration",
         "lineage",
         "malformed_lineage",
@@ -42,3 +44,5 @@ class PendingEvent:
         self.historical_migration = historical_migration
         self.lineage: Lineage | None = None
         self.malformed_lineage = False
+        self.effects: RunEffects | None = None
+        """Those of its apps' host calls; None while there are none"""

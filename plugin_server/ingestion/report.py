@@ -26,8 +26,8 @@ class Follower(Protocol):
     def publish(self, entry: dict[str, Any]) -> None: ...
 
 
-class LaneReport:
-    """One for all lanes. Called once a batch, and for the events that are not ordinary."""
+class IngestionReport:
+    """One for all lanes of ingestion (LaneReport). Called once a batch, and for the events that are not ordinary."""
 
     def __init__(self, metrics: Metrics, events_topic: str, follower: Follower) -> None:
         self._metrics = metrics

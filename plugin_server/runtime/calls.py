@@ -57,9 +57,8 @@ class PendingCalls:
         waiting.calls += 1
         if waiting.calls > RUN_CALLS:
             raise ProtocolViolation("more host calls for one event than the limits allow")
-        if run.journal is None:
-            run.journal = {}
-        known = run.journal.get((request.install_id, request.number))
+        run.called = True
+        known = run.effects.journal.get((request.install_id, request.number))
         if known is not None and known.digest == _digest(request):
             self._reply([request.call_id, *known.answer])
             return
@@ -92,20 +91,20 @@ class PendingCalls:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, request: HostCallRequest, run: Work[Any] | Invocation) -> None:
-        project = run.chain.project
+        project, effects = run.chain.project, run.effects
         try:
-            answer = [True, await self._host_calls.answer(project, run.effects, request)]
+            answer = [True, await self._host_calls.answer(project, effects, request)]
         except AppError as error:
             answer = [False, str(error), error.kind]
         except Transient as error:
             _log.warning("host_call_unavailable", project_id=project.id, call=request.name, error=str(error))
-            run.effects.note_trouble(error)
+            effects.note_trouble(error)
             answer = [False, "the server cannot do this now: try again later", FetchFailed.kind]
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the hook waiting
             _log.exception("host_call_failed", project_id=project.id, call=request.name, exc_info=error)
             answer = [False, "the server failed to do this; its operator has been told", AppError.kind]
-        if run.journal is not None and self._host_calls.is_outside(request.name):
-            run.journal[request.install_id, request.number] = Answered(_digest(request), answer)
+        if self._host_calls.is_outside(request.name):
+            effects.journal[request.install_id, request.number] = Answered(_digest(request), answer)
         self._reply([request.call_id, *answer])
 
 

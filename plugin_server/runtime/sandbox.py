@@ -536,7 +536,7 @@ class Sandbox:
 
     def _put_back(self) -> None:
         for run in reversed(self._in_flight.take_all()):
-            if run.journal is not None:
+            if run.called:
                 run.effects.forget(run.chain.bounds.installs)
             if isinstance(run, Work):
                 run.chain.replay.appendleft(run)

@@ -14,8 +14,25 @@ ItemT = TypeVar("ItemT")
 ItemT_contra = TypeVar("ItemT_contra", contravariant=True)
 
 
+class Answered(NamedTuple):
+    """A host call that reached beyond the buffered effects, and what it was answered."""
+
+    digest: bytes
+    """Of its name and arguments: an answer is given again only to the same question"""
+    answer: list[Any]
+
+
+Journal = dict[tuple[int, int], Answered]
+"""By install and number of the call"""
+
+
 class RunEffects(Protocol):
     """What a run asked of the host and that counts only if it returns. Made by whoever submits the run; opaque here."""
+
+    @property
+    def journal(self) -> Journal:
+        """What its host calls were answered, as far as they reached outside: it is given again when the run begins again."""
+        ...
 
     def forget(self, install_ids: Iterable[int]) -> None:
         """The hooks of these installs begin again: nothing that they asked for counts."""
@@ -43,22 +60,10 @@ class ResultSink(Protocol[ItemT_contra]):
         ...
 
 
-class Answered(NamedTuple):
-    """A host call that reached beyond the buffered effects, and what it was answered."""
-
-    digest: bytes
-    """Of its name and arguments: an answer is given again only to the same question"""
-    answer: list[Any]
-
-
-Journal = dict[tuple[int, int], Answered]
-"""By install and number of the call. None where a run has called nobody."""
-
-
 class Work(Generic[ItemT]):
     """One event on its way through a chain. `key` says which events keep their order among several sandboxes."""
 
-    __slots__ = ("chain", "crashes", "failed", "item", "journal", "key", "raw", "sink")
+    __slots__ = ("called", "chain", "crashes", "failed", "item", "key", "raw", "sink")
 
     def __init__(self, item: ItemT, raw: bytes, sink: ResultSink[ItemT], key: bytes | str | None = None) -> None:
         self.item = item
@@ -71,7 +76,8 @@ class Work(Generic[ItemT]):
         """Installs that must not be called again for this event, since a sandbox was killed over them"""
         self.crashes = 0
         """Deaths with nobody to blame in which it was a suspect (InFlight.suspects)"""
-        self.journal: Journal | None = None
+        self.called = False
+        """It has called the host, so it has effects"""
 
     @property
     def effects(self) -> RunEffects:
@@ -95,6 +101,7 @@ class Invocation:
 
     __slots__ = (
         "arguments",
+        "called",
         "chain",
         "crashes",
         "done",
@@ -102,7 +109,6 @@ class Invocation:
         "failed",
         "hook",
         "install_id",
-        "journal",
         "max_captures",
     )
 
@@ -123,7 +129,7 @@ class Invocation:
         self.done: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
         self.failed: dict[int, HookFailure] | None = None
         self.crashes = 0
-        self.journal: Journal | None = None
+        self.called = False
         self.effects = effects
         self.max_captures = max_captures
         """Captures that it may make; None for what the limits allow for an event"""

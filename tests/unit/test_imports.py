@@ -40,6 +40,14 @@ STAGE_ADVICE = (
     "Let the stage state what it needs as a Protocol of its own, and hand it in from plugin_server/cli/service.py."
 )
 
+WORKS = (
+    "plugin_server.lanes",
+    "plugin_server.outputs",
+    "plugin_server.runtime",
+    "plugin_server.host_api",
+    "plugin_server.database",
+)
+
 
 def stage(name: str, *also: str) -> Rule:
     return Rule(f"plugin_server.{name}", (*STAGE_MAY, *also), STAGE_ADVICE)
@@ -68,13 +76,28 @@ RULES = (
     ),
     # The stages, in the order of the data flow. One never imports another, for then neither can be read or tested alone.
     stage("capture"),
-    # … but for the lane, which is the place where the sandbox's answers and the apps' effects become outputs.
-    stage("ingestion", "plugin_server.outputs", "plugin_server.runtime", "plugin_server.host_api"),
-    stage("delivery"),
+    # What a stage does on its lanes is the stage's; how a lane lives, reads and commits is the same for all.
+    Rule(
+        "plugin_server.lanes",
+        (*STAGE_MAY, "plugin_server.database", "plugin_server.host_api.commit"),
+        "A lane knows no stage: what is done with its records is a Processor of the stage's.",
+    ),
+    # The stages on lanes are where the sandbox's answers and the apps' effects become outputs.
+    stage("ingestion", *WORKS),
+    stage("delivery", *WORKS),
+    # Jobs and schedules have no lane, but the same sandboxes and effects.
+    stage("background", *WORKS),
     stage("runtime"),
     # What the host does for apps: its requests come as the sandbox's checked answers, its effects leave as outputs.
-    stage("host_api", "plugin_server.outputs", "plugin_server.runtime.replies"),
-    stage("background"),
+    stage(
+        "host_api",
+        "plugin_server.outputs",
+        "plugin_server.database",
+        "plugin_server.eventlog.headers_codec",
+        "plugin_server.runtime.replies",
+        "plugin_server.runtime.work",
+        "plugin_server.registry.manifest",
+    ),
     stage("registry"),
     stage("outputs"),
     stage("admin", "plugin_server.database"),
@@ -204,7 +227,7 @@ def test_the_border_modules_of_the_sandbox_stand_alone() -> None:
         ("sandbox/worker.py", "def run():\n    from plugin_server.model import errors"),
         ("plugin_server/model/event.py", "from plugin_server.eventlog.port import Position"),
         ("plugin_server/model/event.py", "from ..eventlog import port"),
-        ("plugin_server/eventlog/kafka.py", "import plugin_server.ingestion.lane"),
+        ("plugin_server/eventlog/kafka.py", "import plugin_server.ingestion.processor"),
         ("plugin_server/capture/routes.py", "from plugin_server.eventlog.kafka import KafkaLog"),
         ("plugin_server/capture/routes.py", "from plugin_server.eventlog import kafka"),
         (
@@ -213,7 +236,7 @@ def test_the_border_modules_of_the_sandbox_stand_alone() -> None:
         ),
         ("plugin_server/runtime/pool.py", "import importlib\nimportlib.import_module('plugin_server.cli.main')"),
         ("plugin_server/runtime/pool.py", "from sandbox.guards import getattr_guard"),
-        ("plugin_server/ingestion/lane.py", "from plugin_server.delivery.lane import DeliveryLane"),
+        ("plugin_server/ingestion/processor.py", "from plugin_server.delivery.lane import DeliveryLane"),
         ("plugin_server/settings.py", "from plugin_server.cli.main import app"),
     ],
 )
@@ -233,8 +256,8 @@ def test_a_forbidden_import_is_found(tmp_path: Path, path: str, source: str) -> 
         ("plugin_server/capture/routes.py", "from plugin_server.eventlog import port"),
         ("plugin_server/capture/routes.py", "from . import bodies\nfrom .bodies import parse"),
         ("plugin_server/runtime/pool.py", "from sandbox import wire\nfrom sandbox.wire import FrameKind"),
-        ("plugin_server/ingestion/lane.py", "from plugin_server.runtime.pool import Pool"),
-        ("plugin_server/cli/service.py", "import plugin_server.ingestion.lane\nimport sandbox.policy"),
+        ("plugin_server/ingestion/processor.py", "from plugin_server.runtime.pool import Pool"),
+        ("plugin_server/cli/service.py", "import plugin_server.ingestion.processor\nimport sandbox.policy"),
     ],
 )
 def test_an_allowed_import_passes(tmp_path: Path, path: str, source: str) -> None:

@@ -11,11 +11,14 @@ import orjson
 from plugin_server.eventlog.port import OutputRecord, Position
 from plugin_server.eventlog.position_codec import decode_position, encode_checked
 from plugin_server.host_api.captures import Captures
+from plugin_server.host_api.commit import Commitment, Outcome
+from plugin_server.host_api.ledger import MISSING, Key, Ledger, StorageTransaction, Stored
 from plugin_server.host_api.logs import LogEntries
 from plugin_server.ingestion.decode import make_decode
 from plugin_server.ingestion.emit import Emitter
-from plugin_server.ingestion.lane import IngestionLane, LaneLimits
-from plugin_server.ingestion.report import LaneReport
+from plugin_server.ingestion.processor import IngestionProcessor
+from plugin_server.ingestion.report import IngestionReport
+from plugin_server.lanes.lane import Lane, LaneLimits
 from plugin_server.metrics import Metrics
 from plugin_server.model.project import App, Install, Project
 from plugin_server.outputs.topics import make_topics
@@ -181,6 +184,60 @@ class Follower:
         self.entries.append(entry)
 
 
+class MemoryCommitter:
+    """A Committer over a dict: it stores when asked to, and records what it completed. `fault` is raised by the next store."""
+
+    def __init__(self) -> None:
+        self.values: dict[Key, Stored] = {}
+        self.ledger = Ledger(self._read, clock=lambda: 0.0)
+        self.completed: list[Any] = []
+        self.jobs: list[Any] = []
+        self.fault: Exception | None = None
+        self._pending: list[Commitment] = []
+        self._versions = 0
+
+    async def _read(self, keys: Sequence[Key]) -> dict[Key, Stored]:
+        return {key: self.values[key] for key in keys if key in self.values}
+
+    def add(self, transaction: StorageTransaction, **given: Any) -> Commitment | None:
+        unit = self.ledger.finish(transaction, always=given.get("always", False) or bool(given.get("jobs")))
+        if unit is None:
+            return None
+        commitment = Commitment(unit, given.get("jobs", ()), (), given.get("completion"), given.get("token"))
+        self._pending.append(commitment)
+        return commitment
+
+    async def store(self, commitments: Sequence[Commitment]) -> None:
+        await asyncio.sleep(0)
+        if self.fault is not None:
+            raise self.fault
+        pending, self._pending = self._pending, []
+        written: dict[Key, Stored] = {}
+        for commitment in pending:
+            for key, operation in commitment.unit.writes.items():
+                value = operation.apply(written.get(key, self.values.get(key, MISSING)).value)
+                self._versions += 1
+                written[key] = MISSING if value is None else Stored(value, self._versions)
+            self.completed.append(commitment.token)
+            self.jobs += commitment.jobs
+        self.values |= written
+        self.ledger.stored([commitment.unit for commitment in pending], written)
+        for commitment in pending:
+            commitment.decide(Outcome.STORED)
+
+    def withdraw(self, commitments: Sequence[Commitment]) -> None:
+        gone = set(commitments)
+        self._pending = [each for each in self._pending if each not in gone]
+        for unit in self.ledger.withdraw([commitment.unit for commitment in gone]):
+            next(each for each in self._pending if each.unit is unit).decide(Outcome.STALE)
+            self._pending = [each for each in self._pending if each.unit is not unit]
+
+
+class NoMetrics:
+    def add(self, project: Project, install_id: int, metrics: Sequence[tuple[str, str, float]]) -> None:
+        del project, install_id, metrics
+
+
 class Bench:
     """A lane over a partition; `restart` acquires it anew, as another worker would."""
 
@@ -200,9 +257,26 @@ class Bench:
         self.log = MemoryLaneLog(self.partition)
         self.apps = Apps()
         self.emitter = emitter(self.captures, self.logs)
-        report = LaneReport(self.metrics, TOPICS.events, self.follower)
-        self.lane = IngestionLane(
-            self.log, self.decode, self.apps, self.emitter, self.limits, report, clock=lambda: 0.0
+        report = IngestionReport(self.metrics, TOPICS.events, self.follower)
+        self.committer = MemoryCommitter()
+        self.lane = Lane(
+            self.log,
+            lambda lane: IngestionProcessor(
+                lane,
+                self.decode,
+                self.apps,
+                self.emitter,
+                self.committer,  # type: ignore[arg-type]
+                None,  # type: ignore[arg-type]
+                {},
+                NoMetrics(),
+                report,
+                source_of=lambda offset: f"{TOPICS.ingestion}-6-{offset}",
+            ),
+            self.committer,  # type: ignore[arg-type]
+            self.limits,
+            report,
+            clock=lambda: 0.0,
         )
 
     def start(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin_server.eventlog.port import Position
-from plugin_server.ingestion.lane import FETCH_RECORDS
+from plugin_server.lanes.lane import FETCH_RECORDS
 from plugin_server.model.errors import CommitOutcomeUnknown, EventLogUnavailable, LaneFenced
 from plugin_server.runtime.replies import Capture, LogLine, Notes
 from sandbox.wire import EventOutcome

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from plugin_server.ingestion import supervisor as module
-from plugin_server.ingestion.supervisor import STALLED_SECONDS, LaneSupervisor
+from plugin_server.lanes import supervisor as module
+from plugin_server.lanes.supervisor import STALLED_SECONDS, LaneSupervisor
 from plugin_server.metrics import Metrics
 from plugin_server.model.errors import EventLogUnavailable, LaneFenced
 
@@ -69,7 +69,7 @@ class Bench:
             raise self.faults.pop()
         return Log(partition)
 
-    def make(self, log: Log) -> Lane:
+    async def make(self, log: Log) -> Lane:
         self.lanes.append(Lane(log))
         return self.lanes[-1]
 
@@ -91,7 +91,7 @@ async def bench(monkeypatch) -> AsyncIterator[Bench]:
     async def at_once(_seconds: float) -> None:
         await REAL_SLEEP(0)
 
-    monkeypatch.setattr("plugin_server.ingestion.supervisor.asyncio.sleep", at_once)
+    monkeypatch.setattr("plugin_server.lanes.supervisor.asyncio.sleep", at_once)
     made = Bench()
     running = asyncio.create_task(made.supervisor.run())
     yield made

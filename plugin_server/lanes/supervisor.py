@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
 from plugin_server.eventlog.port import EventLog, LaneLog
-from plugin_server.ingestion.lane import IngestionLane
+from plugin_server.lanes.lane import Lane
 from plugin_server.metrics import Metrics
 from plugin_server.model.errors import LaneFenced, Transient
 
@@ -27,11 +27,12 @@ _LAST_BACKOFF_SECONDS: Final = 10.0
 _HEALTHY_SECONDS: Final = 30.0
 _log = structlog.get_logger(__name__)
 
-MakeLane = Callable[[LaneLog], IngestionLane]
+MakeLane = Callable[[LaneLog], Awaitable[Lane]]
+"""Raises Transient when what the lane needs is away."""
 
 
 class LaneSupervisor:
-    """The AssignmentListener of the ingestion role. `run` does the work that the callbacks post."""
+    """The AssignmentListener of one role. `run` does the work that the callbacks post."""
 
     def __init__(self, event_log: EventLog, make_lane: MakeLane, metrics: Metrics) -> None:
         self._event_log = event_log
@@ -97,7 +98,7 @@ class _LaneKeeper:
         self._event_log = event_log
         self._make_lane = make_lane
         self._metrics = metrics
-        self._lane: IngestionLane | None = None
+        self._lane: Lane | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._life = 0
         """Counts up when the lane is given up: what runs for an older one must end"""
@@ -139,7 +140,7 @@ class _LaneKeeper:
         if lane is not None:
             await lane.drain()
 
-    async def _resume(self, lane: IngestionLane) -> None:
+    async def _resume(self, lane: Lane) -> None:
         try:
             if await lane.resume():
                 return
@@ -187,7 +188,7 @@ class _LaneKeeper:
     async def _live(self) -> None:
         log = await self._event_log.open_lane(self.partition)
         try:
-            lane = self._make_lane(log)
+            lane = await self._make_lane(log)
             self._lane = lane
             self.trouble = None
             with self._metrics.lanes_running.track_inprogress():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from plugin_server.eventlog.port import METADATA_LIMIT_BYTES, Position
 from plugin_server.eventlog.position_codec import decode_position, encode_checked
-from plugin_server.ingestion.lane import MAX_RUNS
-from plugin_server.ingestion.position import PositionTracker
+from plugin_server.lanes.lane import MAX_RUNS
+from plugin_server.lanes.position import PositionTracker
 
 
 class Lane:
