@@ -214,8 +214,8 @@ def _resolve_entry(entry: str, install: Install) -> HostPattern:
         return host
 
     pattern = parse_pattern(_PLACEHOLDER.sub(substitute, entry))
-    # A port in the config value counts only where the host is the value's and the entry has no port of its own.
-    if pattern.port is None and port is not None and entry.endswith("}"):
+    # The port of a config value counts where the value is the whole entry.
+    if port is not None and _PLACEHOLDER.fullmatch(entry):
         return HostPattern(pattern.host, pattern.is_wildcard, port)
     return pattern
 

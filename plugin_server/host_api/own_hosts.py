@@ -71,7 +71,7 @@ def listener_origins(host: str, port: int) -> list[str]:
 def origin_of(untrusted: str) -> str:
     """The origin that a text names. Raises InvalidArgument when there is more to it than a final slash."""
     url = parse_url(untrusted)
-    if url.path != "/" or url.query or "#" in untrusted:
+    if url.path != "/" or "?" in untrusted or "#" in untrusted:
         raise InvalidArgument("the host must be scheme, host and port alone, as in https://app.posthog.com")
     return url.origin
 

@@ -10,6 +10,7 @@ the HTTP client (it does not know `0x7f.1`, the resolver does).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import socket
@@ -61,6 +62,7 @@ class WebUrl:
         return f"{self.origin}{self.path}{self.query}"
 
 
+@functools.lru_cache(maxsize=256)  # an app asks for the same few, each read once by `fetch` and once more by the client
 def parse_url(untrusted: str) -> WebUrl:
     """Raises InvalidArgument for what is no http(s) URL, or one that could be read in two ways."""
     if len(untrusted) > URL_CHARACTERS:
