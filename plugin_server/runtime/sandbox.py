@@ -38,6 +38,7 @@ from plugin_server.runtime.replies import (
     read_loaded,
     read_results,
 )
+from plugin_server.runtime.setup_retries import ATTEMPTS as SET_UP_ATTEMPTS
 from plugin_server.runtime.setup_retries import SetUpRetries
 from plugin_server.runtime.starter import Spawn, Starter
 from plugin_server.runtime.watch import SILENCE_SECONDS, WALL_GRACE_SECONDS, Kill, Watch
@@ -69,6 +70,8 @@ class SandboxServices:
     """Told of the install that cost a sandbox"""
     now: float | None = None
     """Seconds since 1970 at which the apps' clock stands, or None"""
+    set_up_attempts: int = SET_UP_ATTEMPTS
+    """Calls of a setupPlugin that keeps failing"""
 
 
 class Sandbox:
@@ -91,7 +94,7 @@ class Sandbox:
         self._batch_seconds = 0.0
         """Since a batch ended, while there is one"""
         self._blamed: tuple[Chain, HookFailure] | None = None
-        self._set_up_retries = SetUpRetries()
+        self._set_up_retries = SetUpRetries(services.set_up_attempts)
         self._calls = PendingCalls(services.host_calls, lambda answer: self._send(FrameKind.REPLY, answer))
         self.last_used = time.monotonic()
 

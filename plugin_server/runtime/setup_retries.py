@@ -10,15 +10,16 @@ ATTEMPTS: Final = 10
 FIRST_SECONDS: Final = 3.0
 
 
-def retry_seconds(failures: int) -> float | None:
+def retry_seconds(failures: int, attempts: int = ATTEMPTS) -> float | None:
     """The pause after that many failures in a row; None when it is given up."""
-    return FIRST_SECONDS * 2 ** (failures - 1) if failures < ATTEMPTS else None
+    return FIRST_SECONDS * 2 ** (failures - 1) if failures < attempts else None
 
 
 class SetUpRetries:
     """Counts the failures of each install of one sandbox, and calls again when it is time. Ended with the sandbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempts: int = ATTEMPTS) -> None:
+        self._attempts = attempts
         self._failures: dict[int, int] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
@@ -38,7 +39,7 @@ class SetUpRetries:
     def next_seconds(self, install_id: int) -> float | None:
         """The pause until it is called again; None when it has not failed, or was given up."""
         failures = self._failures.get(install_id, 0)
-        return retry_seconds(failures) if failures else None
+        return retry_seconds(failures, self._attempts) if failures else None
 
     def close(self) -> None:
         """Call nobody any more."""
