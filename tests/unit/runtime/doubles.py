@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
 
+from plugin_server.model.errors import Transient
 from plugin_server.model.project import App, Install, Limits, Project
 from plugin_server.runtime.chain import Chain
 from plugin_server.runtime.replies import ChainResult, LoadedInstall
-from plugin_server.runtime.work import Work
+from plugin_server.runtime.work import Invocation, Journal, Work
 from sandbox.wire import EventOutcome
 
 RECORD_BYTES = 100_000
@@ -34,11 +35,31 @@ def chain(*installs: int | Install, number: int = 1, project_id: int = 2, **opti
     return made
 
 
+class Effects:
+    """RunEffects that keep what they were told."""
+
+    def __init__(self) -> None:
+        self.journal: Journal = {}
+        self.forgotten: list[int] = []
+        self.trouble: Transient | None = None
+
+    def forget(self, install_ids: Iterable[int]) -> None:
+        self.forgotten += install_ids
+
+    def note_trouble(self, error: Transient) -> None:
+        self.trouble = error
+
+
+def invocation(made: Chain, install_id: int = 1, hook: str = "onEvent") -> Invocation:
+    return Invocation(made, install_id, hook, b"[]", Effects())
+
+
 class Sink:
-    """Keeps what became of its events."""
+    """Keeps what became of its events, and the effects of each."""
 
     def __init__(self) -> None:
         self.closed = False
+        self.effects: dict[Any, Effects] = {}
         self.delivered: list[tuple[Any, ChainResult]] = []
         self.has_delivery: list[bool] = []
 
@@ -46,6 +67,9 @@ class Sink:
         assert not self.closed
         self.delivered += results
         self.has_delivery += [has_delivery] * len(results)
+
+    def effects_of(self, item: Any) -> Effects:
+        return self.effects.setdefault(item, Effects())
 
     @property
     def items(self) -> list[Any]:

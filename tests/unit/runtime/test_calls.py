@@ -9,24 +9,36 @@ from typing import Any
 import pytest
 import structlog
 
-from plugin_server.model.errors import AppError, ProtocolViolation
+from plugin_server.model.errors import (
+    AppError,
+    DatabaseUnavailable,
+    FetchFailed,
+    FetchRefused,
+    InvalidArgument,
+    LimitReached,
+    ProtocolViolation,
+)
+from plugin_server.model.project import Project
 from plugin_server.runtime import calls
 from plugin_server.runtime.calls import RUN_CALLS, PendingCalls
 from plugin_server.runtime.replies import HostCallRequest
-from plugin_server.runtime.work import Invocation, Work
-from tests.unit.runtime.doubles import Sink, chain
+from plugin_server.runtime.work import Work
+from tests.unit.runtime.doubles import Sink, chain, invocation
 
 
 class Host:
     """HostCalls that answer when they are told to."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, HostCallRequest, asyncio.Future[Any]]] = []
+        self.asked: list[tuple[Project, Any, HostCallRequest, asyncio.Future[Any]]] = []
         self.cancelled: list[HostCallRequest] = []
 
-    async def answer(self, project_id: int, request: HostCallRequest) -> Any:
+    def is_outside(self, name: str) -> bool:
+        return name == "fetch"
+
+    async def answer(self, project: Project, effects: Any, request: HostCallRequest) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.asked.append((project_id, request, future))
+        self.asked.append((project, effects, request, future))
         try:
             return await future
         except asyncio.CancelledError:
@@ -41,15 +53,17 @@ class Bench:
         self.calls = PendingCalls(self.host, self.replies.append)
         self.next_id = 0
 
-    async def start(self, run: Any, sequence: int = 1, install: int = 1, number: int = 0) -> HostCallRequest:
+    async def start(
+        self, run: Any, sequence: int = 1, install: int = 1, number: int = 0, name: str = "fetch", asked: Any = 1
+    ) -> HostCallRequest:
         self.next_id += 1
-        request = HostCallRequest(self.next_id, sequence, install, number, "sleep", [1])
+        request = HostCallRequest(self.next_id, sequence, install, number, name, [asked])
         self.calls.start(request, run)
         await settle()
         return request
 
     async def answer(self, place: int, value: Any) -> None:
-        future = self.host.asked[place][2]
+        future = self.host.asked[place][3]
         if isinstance(value, Exception):
             future.set_exception(value)
         else:
@@ -60,6 +74,10 @@ class Bench:
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+def answers(run: Any) -> dict[tuple[int, int], list[Any]]:
+    return {call: answered.answer for call, answered in run.effects.journal.items()}
 
 
 def work(project_id: int = 2) -> Work[int]:
@@ -74,23 +92,56 @@ async def test_a_call_is_answered_for_the_project_of_its_run():
     assert bench.replies == []
     await bench.answer(0, {"a": 1})
     assert bench.replies == [[1, True, {"a": 1}]]
-    assert bench.host.asked[0][0] == 7
+    assert bench.host.asked[0][0].id == 7
 
 
 async def test_an_invocation_may_call_too():
     bench = Bench()
-    invocation = Invocation(chain(1), 1, "onEvent", b"[]")
-    await bench.start(invocation)
+    run = invocation(chain(1))
+    assert not run.called
+    await bench.start(run)
     await bench.answer(0, None)
     assert bench.replies == [[1, True, None]]
-    assert invocation.journal == {(1, 0): [True, None]}
+    assert run.called
+    assert bench.host.asked[0][1] is run.effects
+    assert answers(run) == {(1, 0): [True, None]}
 
 
 async def test_a_refusal_is_told_to_the_app_in_its_words():
     bench = Bench()
     await bench.start(work())
     await bench.answer(0, AppError("sleep: no"))
-    assert bench.replies == [[1, False, "sleep: no"]]
+    assert bench.replies == [[1, False, "sleep: no", "error"]]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (AppError("no"), "error"),
+        (InvalidArgument("no"), "value"),
+        (LimitReached("no"), "limit"),
+        (FetchFailed("no"), "fetch"),
+        (FetchRefused("no"), "refused"),
+    ],
+)
+async def test_a_refusal_says_which_error_the_app_gets(error, kind):
+    bench = Bench()
+    await bench.start(work())
+    await bench.answer(0, error)
+    assert bench.replies == [[1, False, "no", kind]]
+
+
+async def test_what_is_away_is_noted_on_the_run_and_the_app_may_try_again_later():
+    bench = Bench()
+    run = work()
+    await bench.start(run, name="storage.get")
+    error = DatabaseUnavailable("secret")
+    with structlog.testing.capture_logs():
+        await bench.answer(0, error)
+    assert run.effects.trouble is error
+    ((_, succeeded, message, kind),) = bench.replies
+    assert (succeeded, kind) == (False, "fetch")
+    assert "secret" not in message
 
 
 async def test_a_fault_of_the_host_leaves_nobody_waiting_and_tells_the_operator():
@@ -98,8 +149,8 @@ async def test_a_fault_of_the_host_leaves_nobody_waiting_and_tells_the_operator(
     with structlog.testing.capture_logs() as logs:
         await bench.start(work())
         await bench.answer(0, ZeroDivisionError("secret"))
-    ((call_id, succeeded, message),) = bench.replies
-    assert (call_id, succeeded) == (1, False)
+    ((call_id, succeeded, message, kind),) = bench.replies
+    assert (call_id, succeeded, kind) == (1, False, "error")
     assert "secret" not in message
     assert [entry["event"] for entry in logs] == ["host_call_failed"]
 
@@ -119,8 +170,32 @@ async def test_what_was_answered_already_is_answered_from_the_journal_after_a_de
     await bench.start(run, sequence=9, number=0)
     await bench.start(run, sequence=9, number=1)
     await bench.start(run, sequence=9, number=2)
-    assert bench.replies == [[4, True, "first"], [5, False, "no"]]
+    assert bench.replies == [[4, True, "first"], [5, False, "no", "error"]]
     assert len(bench.host.asked) == 4
+
+
+async def test_what_is_only_buffered_is_asked_again_after_a_death():
+    bench = Bench()
+    run = work()
+    await bench.start(run, name="storage.get")
+    await bench.answer(0, "old")
+    assert answers(run) == {}
+    bench.calls.drop_all()
+    await bench.start(run, sequence=9, name="storage.get")
+    await bench.answer(1, "new")
+    assert bench.replies == [[1, True, "old"], [2, True, "new"]]
+
+
+@pytest.mark.parametrize("other", [{"name": "api"}, {"asked": 2}])
+async def test_an_answer_is_given_again_only_to_the_same_question(other):
+    bench = Bench()
+    run = work()
+    await bench.start(run)
+    await bench.answer(0, "first")
+    bench.calls.drop_all()
+    await bench.start(run, sequence=9, **other)
+    await bench.answer(1, "other")
+    assert bench.replies == [[1, True, "first"], [2, True, "other"]]
 
 
 async def test_journals_are_kept_per_install_and_number_and_run():
@@ -168,17 +243,18 @@ async def test_each_install_that_waits_has_its_own_time_and_the_run_one_count():
 async def test_more_calls_than_an_honest_child_makes_for_one_event_are_a_violation(installs):
     bench = Bench()
     run = work()
-    run.journal = {(install, number): [True, None] for install in installs for number in range(RUN_CALLS + 1)}
 
     def start(place: int) -> None:
         install = installs[place % len(installs)]
-        bench.calls.start(HostCallRequest(place, 1, install, place, "sleep", []), run)
+        bench.calls.start(HostCallRequest(place, 1, install, place, "fetch", []), run)
 
     for place in range(RUN_CALLS):
         start(place)
     with pytest.raises(ProtocolViolation, match="more host calls"):
         start(RUN_CALLS)
-    assert len(bench.replies) == RUN_CALLS
+    await settle()
+    assert len(bench.host.asked) == RUN_CALLS
+    await bench.calls.close()
 
 
 async def test_more_calls_than_a_sandbox_may_have_under_way_are_refused_and_tried_again_later(monkeypatch):
@@ -187,10 +263,10 @@ async def test_more_calls_than_a_sandbox_may_have_under_way_are_refused_and_trie
     runs = [work() for _ in range(4)]
     for sequence, run in enumerate(runs[:3], 1):
         await bench.start(run, sequence=sequence)
-    ((call_id, succeeded, message),) = bench.replies
-    assert (call_id, succeeded) == (3, False)
+    ((call_id, succeeded, message, kind),) = bench.replies
+    assert (call_id, succeeded, kind) == (3, False, "limit")
     assert "try again later" in message
-    assert runs[2].journal is None
+    assert answers(runs[2]) == {}
     await bench.answer(0, "x")
     await bench.start(runs[3], sequence=4)
     await bench.answer(2, "y")
@@ -215,7 +291,7 @@ async def test_the_answer_of_a_call_that_was_given_up_is_not_kept():
     await bench.start(run)
     bench.calls.drop_all()
     await settle()
-    assert run.journal is None
+    assert answers(run) == {}
     assert bench.replies == []
 
 
@@ -224,7 +300,7 @@ async def test_a_call_that_ends_in_the_same_moment_as_its_run_answers_nobody(end
     bench = Bench()
     run = work()
     await bench.start(run)
-    bench.host.asked[0][2].set_result("late")
+    bench.host.asked[0][3].set_result("late")
     end(bench.calls)
     await settle()
     assert bench.replies == []

@@ -10,9 +10,9 @@ from plugin_server.model.errors import ProtocolViolation
 from plugin_server.runtime.chain import Chain
 from plugin_server.runtime.in_flight import InFlight
 from plugin_server.runtime.replies import ChainResult, InvocationReply, Notes
-from plugin_server.runtime.work import Invocation, Work
+from plugin_server.runtime.work import Work
 from sandbox.wire import EventOutcome
-from tests.unit.runtime.doubles import Sink, chain, emitted
+from tests.unit.runtime.doubles import Sink, chain, emitted, invocation
 
 EMIT = emitted()
 WHOLE = ChainResult(EventOutcome.WHOLE, "", "", "", "", "{}", None)
@@ -79,7 +79,7 @@ def test_whole_events_are_taken_where_they_were_asked_for():
 
 async def test_what_is_no_honest_answer_is_a_violation_and_takes_nothing():
     in_flight = flight(2, 1)
-    in_flight.add_invocation(Invocation(chain(1), 1, "onEvent", b"[]"))
+    in_flight.add_invocation(invocation(chain(1), 1))
     in_flight.add_batch(chain(1, whole=True), works(1))
     before = dict(in_flight.runs)
     for batches_ended, results in (
@@ -113,7 +113,7 @@ async def test_bounds_are_those_of_the_chain_that_it_was_given_to():
     in_flight = InFlight()
     in_flight.add_batch(one, works(1))
     in_flight.add_batch(other, works(1))
-    in_flight.add_invocation(Invocation(other, 2, "onEvent", b"[]"))
+    in_flight.add_invocation(invocation(other, 2))
     assert in_flight.bounds_of(1) is one.bounds
     assert in_flight.bounds_of(2) is other.bounds
     assert in_flight.bounds_of(3) is other.bounds
@@ -134,9 +134,9 @@ def test_what_was_answered_has_no_bounds_any_more():
 
 async def test_an_invocation_is_taken_once():
     in_flight = flight(1)
-    invocation = Invocation(chain(1), 1, "onEvent", b"[]")
-    assert in_flight.add_invocation(invocation) == 2
-    assert in_flight.take_invocation(done(2)) is invocation
+    called = invocation(chain(1), 1)
+    assert in_flight.add_invocation(called) == 2
+    assert in_flight.take_invocation(done(2)) is called
     with pytest.raises(ProtocolViolation):
         in_flight.bounds_of(2)
 
@@ -166,7 +166,7 @@ def test_the_only_event_of_a_batch_is_no_suspect_once_it_is_answered():
 
 async def test_when_all_that_ran_has_ended_those_that_wait_are_the_suspects():
     in_flight = flight(3)
-    in_flight.add_invocation(Invocation(chain(1), 1, "onEvent", b"[]"))
+    in_flight.add_invocation(invocation(chain(1), 1))
     in_flight.take_results(1, [(2, EMIT)])
     assert in_flight.suspects() == list(in_flight.runs.values())
     assert len(in_flight.suspects()) == 3
@@ -174,11 +174,11 @@ async def test_when_all_that_ran_has_ended_those_that_wait_are_the_suspects():
 
 async def test_everything_is_taken_back_in_the_order_in_which_it_was_given():
     in_flight = flight(2, 1)
-    invocation = Invocation(chain(1), 1, "onEvent", b"[]")
-    in_flight.add_invocation(invocation)
+    called = invocation(chain(1), 1)
+    in_flight.add_invocation(called)
     given = list(in_flight.runs.values())
     in_flight.take_results(0, [(2, EMIT)])
-    assert in_flight.take_all() == [given[0], given[2], invocation]
+    assert in_flight.take_all() == [given[0], given[2], called]
     assert in_flight.runs == {}
     assert not in_flight.batches
     assert in_flight.add_batch(chain(1), works(1)) == 5
