@@ -20,8 +20,6 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from plugin_server.admin.api.annotations import Annotations
 from plugin_server.admin.api.errors import (
@@ -37,6 +35,7 @@ from plugin_server.admin.api.events import Events, RecentEvents
 from plugin_server.admin.api.pages import Page, listing
 from plugin_server.admin.api.plugin_configs import answer_plugin_configs
 from plugin_server.database.engine import Database
+from plugin_server.database.errors import database_errors
 from plugin_server.model.api import ApiRequest, ApiResponse
 from plugin_server.model.errors import Transient
 from plugin_server.model.project import Project
@@ -44,6 +43,9 @@ from plugin_server.model.project import Project
 BODY_BYTES: Final = 2**20
 ANSWER_SECONDS: Final = 20.0
 CURRENT: Final = "@current"
+_PROJECTS: Final = "/projects"
+_USER: Final = "/users/@me"
+"""With a slash, which no part of a path has"""
 _PATHS_OF_2021: Final = {"annotation": "annotations", "event": "events", "plugin_config": "plugin_configs"}
 
 FindProject = Callable[[int], Project | None]
@@ -64,9 +66,9 @@ def target_of(path: str) -> Target:
         case ["", "api", "projects", project, *rest]:
             return Target(project, tuple(rest))
         case ["", "api", "projects"]:
-            return Target(CURRENT, ("projects",))
+            return Target(CURRENT, (_PROJECTS,))
         case ["", "api", "users", "@me"]:
-            return Target(CURRENT, ("users",))
+            return Target(CURRENT, (_USER,))
         case ["", "api", name, *rest] if name in _PATHS_OF_2021:
             return Target(CURRENT, (_PATHS_OF_2021[name], *rest))
     raise _unknown_path()
@@ -97,12 +99,13 @@ class OwnApi:
         """
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await self._answer(request, project_id)
+                with database_errors():
+                    return await self._answer(request, project_id)
         except ApiRefusal as refusal:
             return refusal.response()
-        except (Transient, OperationalError, InterfaceError, PoolTimeout, OSError) as error:
-            cause = getattr(error, "orig", None) or error  # never the statement, whose values are the project's
-            _log.warning("own_api_unavailable", project_id=project_id, error=str(cause) or type(cause).__name__)
+        except (Transient, TimeoutError) as error:
+            reason = str(error) or f"no answer within {ANSWER_SECONDS:g} s"
+            _log.warning("own_api_unavailable", project_id=project_id, error=reason)
             return unavailable().response()
 
     async def _answer(self, request: ApiRequest, project_id: int) -> ApiResponse:
@@ -113,7 +116,7 @@ class OwnApi:
         if project is None or target.project not in (CURRENT, str(project_id)):
             raise forbidden()
         match target.rest:
-            case ("users" | "projects",) | ():
+            case () | ("/users/@me" | "/projects",):
                 if request.method != "GET":
                     raise method_not_allowed(("GET",))
                 return json_answer(HTTPStatus.OK, _project_answer(request, project, target.rest))
@@ -125,9 +128,9 @@ class OwnApi:
 def _project_answer(request: ApiRequest, project: Project, rest: tuple[str, ...]) -> dict[str, Any]:
     own = {"id": project.id, "name": project.name, "api_token": project.token, "timezone": "UTC"}
     match rest:
-        case ("projects",):
+        case ("/projects",):
             return listing(request, Page(1, 0), 1, [own])
-        case ("users",):
+        case ("/users/@me",):
             return {"uuid": None, "distinct_id": None, "first_name": "", "email": None, "team": own}
     return own
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugin_server.model.api_keys import hash_api_key
 from plugin_server.model.errors import ConfigurationError
 from plugin_server.model.project import Isolation, LoopMode, Project, SandboxPlan
 from plugin_server.registry.projects_file import INSTALL_ID_MAX, derived_install_id, read_projects_file
@@ -86,6 +87,34 @@ def test_a_project_says_how_its_apps_are_spread_over_sandboxes(folder, lines, pl
     assert acme.sandbox == plan
 
 
+def test_personal_api_keys_are_kept_as_hashes_of_what_the_environment_holds(folder):
+    key = "phx_" + "k" * 30
+    (acme,) = read(
+        folder, project("personal_api_keys: [{env: KEY}, {env: KEY2}]"), {"KEY": f" {key}\n", "KEY2": key[::-1]}
+    )
+    assert acme.api_keys == (hash_api_key(key), hash_api_key(key[::-1]))
+    assert key not in repr(acme)
+
+
+@pytest.mark.parametrize(
+    ("value", "cure"),
+    [
+        (None, "KEY, which is not set. Set it."),
+        ("", "KEY, which is not set. Set it."),
+        ("phx_tooshort", "24 or more ASCII characters"),
+        ("phx_ with a space, but long enough", "24 or more ASCII characters"),
+        ("phx_" + "ü" * 30, "`openssl rand -hex 24`"),
+    ],
+)
+def test_a_personal_api_key_that_could_be_guessed_is_refused_without_being_shown(folder, value, cure):
+    with pytest.raises(ConfigurationError) as caught:
+        read(folder, project("personal_api_keys: [{env: KEY}]"), {} if value is None else {"KEY": value})
+    message = str(caught.value)
+    assert "projects[0].personal_api_keys[0]: " in message
+    assert cure in message
+    assert not value or value not in message
+
+
 @pytest.mark.parametrize(
     ("text", "where", "cure"),
     [
@@ -104,6 +133,8 @@ def test_a_project_says_how_its_apps_are_spread_over_sandboxes(folder, lines, pl
         ("projects: [{id: 1, token: 'a b'}]", "projects[0].token", "without spaces"),
         ("projects: [{id: 1, token: a}, {id: 1, token: b}]", "projects[1].id", "projects[0]"),
         ("projects: [{id: 1, token: a}, {id: 2, token: a}]", "projects[1].token", "projects[0]"),
+        (project("personal_api_keys: [phx_in_the_file_itself_xxxxxx]"), "personal_api_keys[0]", "must be"),
+        (project("personal_api_keys: [{key: x}]"), "personal_api_keys[0].env", "is missing"),
         (project("tokn: x"), "projects[0].tokn", "Write `token` instead"),
         (project("loop_policy: {max_dept: 1}"), "projects[0].loop_policy.max_dept", "Write `max_depth` instead"),
         (project("loop_policy: {max_depth: 200}"), "projects[0].loop_policy.max_depth", "less than or equal to 100"),
