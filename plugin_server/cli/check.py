@@ -15,7 +15,9 @@ from plugin_server.cli.record_limit import require_record_limit
 from plugin_server.database.engine import Database, sqlite_url
 from plugin_server.eventlog.kafka import KafkaEventLog
 from plugin_server.host_api.calls import HostApi
+from plugin_server.host_api.effects import RunEffects
 from plugin_server.model.errors import ConfigurationError, PluginServerError
+from plugin_server.model.origin import Origin
 from plugin_server.model.project import App, Install, Limits, LoopPolicy, Project
 from plugin_server.outputs.topics import make_topics
 from plugin_server.registry.registry import load_registry
@@ -138,6 +140,8 @@ class _Collected:
         del project
         self.errors |= {entry.install_id: entry.error for entry in loaded.installs}
 
+    def set_up(self, project: Project, install_id: int, result: object, effects: object) -> None: ...
+
     def torn_down(self, project: Project, logs: object) -> None: ...
 
     def restarted(self, project: Project) -> None: ...
@@ -149,6 +153,9 @@ class _OneResult:
     """Takes one event's result."""
 
     closed = False
+
+    def effects_of(self, item: Project) -> RunEffects:
+        return RunEffects(item, Origin("check", "check", "processEvent"))
 
     def __init__(self) -> None:
         self.result: asyncio.Future[ChainResult] = asyncio.get_running_loop().create_future()
@@ -163,7 +170,7 @@ class _OneResult:
 async def _pool(report: SandboxReport, settings: Settings) -> AsyncIterator[SandboxPool]:
     """A pool for as long as the block runs."""
     fork_server = ForkServer(allow_unconfined=settings.allow_unconfined_sandbox)
-    pool = SandboxPool(HostApi(), report, "check", settings.record_bytes, fork_server=fork_server)
+    pool = SandboxPool(HostApi({}), RunEffects, report, "check", settings.record_bytes, fork_server=fork_server)
     await pool.start()
     try:
         yield pool

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -15,19 +15,29 @@ from plugin_server.metrics import Metrics
 from plugin_server.model.errors import EventLogUnavailable
 from plugin_server.model.project import Project
 from plugin_server.runtime.replies import Loaded, LogLine
+from plugin_server.runtime.work import InvocationResult
 
 _DRAIN_SECONDS: Final = 3.0
+SettleSetup = Callable[[Project, int, InvocationResult, Any], None]
 _log = structlog.get_logger(__name__)
 
 
 class OwnersReport:
     """Writes log entries outside of any lane's transaction (SandboxReport)."""
 
-    def __init__(self, event_log: EventLog, logs: LogEntries, metrics: Metrics, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        logs: LogEntries,
+        metrics: Metrics,
+        tasks: asyncio.TaskGroup,
+        settle_setup: SettleSetup,
+    ) -> None:
         self._event_log = event_log
         self._logs = logs
         self._metrics = metrics
         self._tasks = tasks
+        self._settle_setup = settle_setup
         self._writing: set[asyncio.Task[None]] = set()
 
     async def drain(self) -> None:
@@ -57,6 +67,10 @@ class OwnersReport:
     def torn_down(self, project: Project, logs: Sequence[LogLine]) -> None:
         """What apps logged while they cleaned up."""
         self._add(project, logs)
+
+    def set_up(self, project: Project, install_id: int, result: InvocationResult, effects: Any) -> None:
+        """Keep what the app did while it was set up or cleaned up."""
+        self._settle_setup(project, install_id, result, effects)
 
     def restarted(self, project: Project) -> None:
         """Count it."""

@@ -6,7 +6,6 @@ import asyncio
 import os
 import platform
 import signal
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -18,22 +17,23 @@ from aiohttp import web
 from plugin_server.admin.health import health_routes
 from plugin_server.admin.tail import TailHub, tail_routes, tail_socket_path
 from plugin_server.capture.endpoints import capture_routes
+from plugin_server.cli.effects import Effects
+from plugin_server.cli.ingestion_role import IngestionLanes
 from plugin_server.cli.record_limit import require_record_limit
 from plugin_server.cli.sandbox_report import OwnersReport
 from plugin_server.database.engine import Database, sqlite_url
+from plugin_server.database.migrate import migrate
 from plugin_server.eventlog.embedded import EmbeddedEventLog
 from plugin_server.eventlog.kafka import KafkaEventLog
-from plugin_server.eventlog.port import EventLog, LaneLog, OutputRecord
+from plugin_server.eventlog.port import EventLog, OutputRecord
+from plugin_server.eventlog.wakeups import Wakeups
 from plugin_server.host_api.calls import HostApi
-from plugin_server.host_api.captures import Captures
+from plugin_server.host_api.effects import RunEffects
 from plugin_server.host_api.logs import LogEntries
-from plugin_server.ingestion.decode import make_decode
-from plugin_server.ingestion.emit import Emitter
-from plugin_server.ingestion.lane import IngestionLane, LaneLimits
-from plugin_server.ingestion.report import LaneReport
-from plugin_server.ingestion.supervisor import LaneSupervisor
+from plugin_server.ingestion.report import IngestionReport
+from plugin_server.lanes.supervisor import LaneSupervisor
 from plugin_server.metrics import Metrics
-from plugin_server.model.errors import ConfigurationError, EventLogUnavailable
+from plugin_server.model.errors import ConfigurationError, DatabaseUnavailable, EventLogUnavailable, Transient
 from plugin_server.model.project import Isolation, Project
 from plugin_server.outputs.topics import make_topics
 from plugin_server.registry.registry import Registry, load_registry
@@ -62,7 +62,9 @@ class Service:
         self._logs = LogEntries(self._topics.log_entries, _instance_id(settings))
         self._not_started: str | None = "starting"
         self._log_trouble: str | None = None
-        self._supervisor: LaneSupervisor | None = None
+        self._supervisors: dict[str, LaneSupervisor] = {}
+        self._wakeups = Wakeups()
+        self._database: Database
         self._stopping = asyncio.Event()
 
     @property
@@ -79,7 +81,9 @@ class Service:
             loop.add_signal_handler(number, self._stopping.set)
         async with AsyncExitStack() as stack:
             _make_data_dir(self._settings)
-            event_log = self._make_event_log(stack)
+            self._database = Database(self._settings.database_url or sqlite_url(self._settings.data_dir))
+            stack.push_async_callback(self._database.close)
+            event_log = self._make_event_log()
             await self._serve_http(stack, event_log)
             working = asyncio.create_task(self._work(event_log), name="work")
             stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
@@ -105,43 +109,71 @@ class Service:
             tasks.create_task(self._watch_log(event_log), name="watch-log")
             if isinstance(event_log, EmbeddedEventLog):
                 tasks.create_task(self._prune(event_log), name="prune")
+            effects = Effects(
+                self._database, event_log, self._topics, self._settings.record_bytes, self._logs, self._metrics
+            )
+            effects.start(tasks)
+            stack.push_async_callback(effects.drain)
+            host_api = HostApi({})
             if Role.INGESTION in self._settings.roles:
-                report = OwnersReport(event_log, self._logs, self._metrics, tasks)
-                stack.push_async_callback(report.drain)
-                pool = self._make_pool(report)
-                await pool.start()
-                stack.push_async_callback(pool.stop)
-                self._supervisor = LaneSupervisor(event_log, self._lane_factory(event_log, pool), self._metrics)
-                await event_log.join(
-                    f"{self._settings.consumer_group}-ingestion", self._topics.ingestion, self._supervisor
-                )
-                tasks.create_task(self._supervisor.run(), name="lanes")
+                await self._start_ingestion(stack, tasks, event_log, effects, host_api)
             await self._serve_tail(stack)
             self._not_started = None
             _log.info("started", roles=[str(role) for role in self._settings.roles], topics=self._topics.ingestion)
             await asyncio.Event().wait()
 
+    async def _start_ingestion(
+        self,
+        stack: AsyncExitStack,
+        tasks: asyncio.TaskGroup,
+        event_log: EventLog,
+        effects: Effects,
+        host_api: HostApi,
+    ) -> None:
+        report = OwnersReport(event_log, self._logs, self._metrics, tasks, effects.settle_setup)
+        stack.push_async_callback(report.drain)
+        pool = self._make_pool(host_api, report)
+        await pool.start()
+        stack.push_async_callback(pool.stop)
+        group = f"{self._settings.consumer_group}-ingestion"
+        lanes = IngestionLanes(
+            self._settings,
+            group,
+            self._topics,
+            self._registry,
+            event_log,
+            self._database,
+            pool,
+            effects,
+            self._logs,
+            IngestionReport(self._metrics, self._topics.events, self._hub),
+        )
+        supervisor = LaneSupervisor(event_log, lanes.make, self._metrics)
+        self._supervisors["ingestion"] = supervisor
+        await event_log.join(group, self._topics.ingestion, supervisor)
+        tasks.create_task(supervisor.run(), name="ingestion-lanes")
+
     async def _connect(self, event_log: EventLog) -> None:
         delay = _START_BACKOFF_SECONDS
         while True:
             try:
+                await migrate(self._database)
                 await event_log.start()
                 await event_log.ensure_topics(self._topics.all, self._settings.topic_partitions)
                 await require_record_limit(event_log, self._settings.record_bytes)
                 return
-            except EventLogUnavailable as error:
-                self._not_started = f"event log: {error}"
-                _log.warning("event_log_unavailable", error=str(error), retry_seconds=delay)
+            except Transient as error:
+                what = "database" if isinstance(error, DatabaseUnavailable) else "event log"
+                self._not_started = f"{what}: {error}"
+                _log.warning("dependency_unavailable", error=str(error), retry_seconds=delay)
                 await event_log.stop()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_START_BACKOFF_SECONDS)
 
     async def _drain(self) -> None:
-        if self._supervisor is None:
-            return
         try:
             async with asyncio.timeout(self._settings.shutdown_seconds * 0.7):
-                await self._supervisor.drain()
+                await asyncio.gather(*(supervisor.drain() for supervisor in self._supervisors.values()))
         except TimeoutError:
             _log.warning("shutdown_left_events", remedy="they are read again after the next start; nothing is lost")
 
@@ -164,7 +196,8 @@ class Service:
             except EventLogUnavailable as error:
                 _log.warning("prune_failed", error=str(error), retry_seconds=_PRUNE_SECONDS)
 
-    def _make_event_log(self, stack: AsyncExitStack) -> EventLog:
+    def _make_event_log(self) -> EventLog:
+        """One for each consumer group that this worker is a member of."""
         settings = self._settings
         if settings.kafka_brokers is not None:
             return KafkaEventLog(
@@ -178,14 +211,14 @@ class Service:
                 "DATABASE_URL without KAFKA_BROKERS must be SQLite, which holds the embedded log: "
                 "unset DATABASE_URL, or set KAFKA_BROKERS"
             )
-        database = Database(settings.database_url or sqlite_url(settings.data_dir))
-        stack.push_async_callback(database.close)
-        return EmbeddedEventLog(database, settings.data_dir)
+        return EmbeddedEventLog(self._database, settings.data_dir, wakeups=self._wakeups)
 
-    def _make_pool(self, report: OwnersReport) -> SandboxPool:
+    def _make_pool(self, host_api: HostApi, report: OwnersReport) -> SandboxPool:
+        """The sandboxes of one role."""
         shared = [p.limits.memory_bytes for p in self._registry.projects if p.sandbox.isolation is Isolation.SHARED]
         return SandboxPool(
-            HostApi(),
+            host_api,
+            RunEffects,
             report,
             version("plugin-server"),
             self._settings.record_bytes,
@@ -194,10 +227,6 @@ class Service:
             max_sandboxes=self._settings.max_sandboxes,
             shared_memory_bytes=max(shared, default=None),
         )
-
-    def _lane_factory(self, event_log: EventLog, pool: SandboxPool) -> LaneFactory:
-        report = LaneReport(self._metrics, self._topics.events, self._hub)
-        return LaneFactory(self._settings, self._registry, event_log, pool, self._logs, report)
 
     async def _serve_http(self, stack: AsyncExitStack, event_log: EventLog) -> None:
         settings = self._settings
@@ -258,49 +287,9 @@ class Service:
 
     def _readiness(self) -> dict[str, str | None]:
         checks: dict[str, str | None] = {"start": self._not_started, "event_log": self._log_trouble}
-        if self._supervisor is not None:
-            checks["lanes"] = self._supervisor.not_ready()
+        for role, supervisor in self._supervisors.items():
+            checks["lanes" if role == Role.INGESTION else f"{role} lanes"] = supervisor.not_ready()
         return checks
-
-
-class LaneFactory:
-    """Makes the lane of a partition that was acquired. What all lanes of a worker share lives here."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        registry: Registry,
-        event_log: EventLog,
-        pool: SandboxPool,
-        logs: LogEntries,
-        report: LaneReport,
-    ) -> None:
-        self._topics = make_topics(settings.topic_prefix)
-        self._settings = settings
-        self._event_log = event_log
-        self._pool = pool
-        self._decode = make_decode(registry, settings.record_bytes)
-        self._captures = Captures(self._topics.ingestion, self._topics.dead_letters, settings.record_bytes, time.time)
-        self._logs = logs
-        self._report = report
-        self._limits = LaneLimits(
-            commit_interval_seconds=settings.commit_interval_ms / 1000,
-            flush_max_results=settings.flush_max_results,
-            window_events=settings.lane_window_events,
-            window_bytes=settings.lane_window_bytes,
-        )
-
-    def __call__(self, log: LaneLog) -> IngestionLane:
-        emitter = Emitter(
-            self._topics,
-            self._captures,
-            self._logs,
-            source_partition=log.partition,
-            output_partitions=self._event_log.partition_count(self._topics.events),
-            record_bytes=self._settings.record_bytes,
-            clock=time.time,
-        )
-        return IngestionLane(log, self._decode, self._pool, emitter, self._limits, self._report)
 
 
 def _alone(error: BaseException) -> BaseException:

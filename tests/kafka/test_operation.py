@@ -69,7 +69,7 @@ async def test_sigterm_while_starting_ends_with_exit_code_0(tmp_path: Path) -> N
     server = Server(tmp_path, kafka_brokers=f"127.0.0.1:{free_port()}", single_worker="true")
     server.start()
     try:
-        await until(lambda: bool(server.log_entries("event_log_unavailable")), "it has noticed that Kafka is away")
+        await until(lambda: bool(server.log_entries("dependency_unavailable")), "it has noticed that Kafka is away")
         assert await server.terminate() == 0
     finally:
         server.kill()
