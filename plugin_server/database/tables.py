@@ -64,7 +64,7 @@ recorded_results = Table(
     Column("records", LargeBinary, nullable=False),
 )
 
-# Deliveries of a lane that left effects: a replay of their event does not deliver it to these installs again.
+# Deliveries of a lane that left effects: a replay of their event does not call these hooks of these installs again.
 delivered = Table(
     "delivered",
     metadata,
@@ -73,6 +73,7 @@ delivered = Table(
     Column("partition", Integer, primary_key=True),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
     Column("install_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("hook", Text, primary_key=True),
 )
 
 # Records that a finished job or delivery left, until they are in the event log.
@@ -112,7 +113,7 @@ jobs = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("project_id", BigInteger, nullable=False),
-    Column("install_id", BigInteger, nullable=False, index=True),
+    Column("install_id", BigInteger, nullable=False),
     Column("name", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("state", Text, nullable=False),  # waiting | dead
@@ -126,6 +127,7 @@ jobs = Table(
     Column("error", Text),
     Column("created_at_ms", BigInteger, nullable=False),
     Index("jobs_due", "state", "run_at_ms"),
+    Index("jobs_of_install", "install_id", "state", "run_at_ms"),
 )
 
 # When each schedule (runEveryMinute, …) of an install runs next.

@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("partition", sa.Integer, primary_key=True),
         sa.Column("offset", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("install_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("hook", sa.Text, primary_key=True),
     )
     op.create_table(
         "outbox",
@@ -75,7 +76,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text),
         sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     )
-    op.create_index("ix_jobs_install_id", "jobs", ["install_id"])
+    op.create_index("jobs_of_install", "jobs", ["install_id", "state", "run_at_ms"])
     op.create_index("jobs_due", "jobs", ["state", "run_at_ms"])
     op.create_table(
         "schedules",
