@@ -15,10 +15,9 @@ import orjson
 
 from plugin_server.capture.decode import decode_json
 from plugin_server.capture.parse import parse_request
-from plugin_server.capture.refusal import Refusal
+from plugin_server.capture.refusal import Refusal, invalid_token
 from plugin_server.capture.unpack import unpack
-from plugin_server.model.api import ApiRequest
-from plugin_server.model.errors import InvalidArgument
+from plugin_server.model.api import ApiRequest, ApiResponse
 from plugin_server.model.posted import PostedCapture
 from plugin_server.model.project import Project
 from sandbox.event import event_timestamp
@@ -28,7 +27,7 @@ _V1_PATH: Final = "/i/v1/analytics/events"
 CAPTURE_PATHS: Final = frozenset(
     {"/capture", "/batch", "/e", "/track", "/i/v0/e", "/i/v0/ai/batch", "/s", _IDENTIFY_PATH, _V1_PATH}
 )
-"""All that PostHog takes events at, whether this server's endpoints have it or not: a linked PostHog may."""
+"""All that PostHog takes events at, without final slashes, whether this server's endpoints have it or not: a linked PostHog may."""
 _SLASHES: Final = re.compile(r"/{2,}")
 _TOKEN_KEYS: Final = ("token", "$token", "api_key")
 _QUERY_TOKENS: Final = ("token", "api_key")
@@ -38,39 +37,21 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def is_capture_path(path: str) -> bool:
-    """Whether events are posted there: with a final slash or without, escaped or not."""
-    return _plain(path) in CAPTURE_PATHS
-
-
-def token_of(request: ApiRequest) -> str | None:
-    """The project token in a request to a capture path, None where there is none that could be one."""
-    try:
-        return parse_request(_document(request), request.query).token
-    except Refusal:
-        return None
-
-
 def parse_capture(
     request: ApiRequest, project: Project, *, now: Callable[[], datetime] = _utc_now
-) -> list[PostedCapture]:
-    """The events of a request to a capture path, in their order; all or none.
+) -> list[PostedCapture] | ApiResponse:
+    """The events of a request to one of CAPTURE_PATHS, in their order and all of them; or the refusal of the request.
 
-    The token must be the project's. A `timestamp` is corrected by `sent_at`, an `offset` counts from `now`; `$set` and
-    `$set_once` go into the properties. Raises InvalidArgument, which says what is wrong. Blocks, some 20 ms for each MB.
+    The token, of the body or else of the query, must be the project's. A `timestamp` is corrected by `sent_at`, an
+    `offset` counts from `now`; `$set` and `$set_once` go into the properties. Blocks, some 20 ms for each MB.
     """
-    if _plain(request.path) == _V1_PATH:
-        raise InvalidArgument(f"{_V1_PATH} is not served here. Post the events to /i/v0/e/ or /batch/.")
-    if request.method not in ("POST", "GET"):
-        raise InvalidArgument("Events are sent by POST. Use posthog.api.post, or fetch with method POST.")
     try:
         captured = parse_request(_document(request), request.query)
+        if captured.token != project.token:
+            raise invalid_token("it is another project's, and apps capture for their own; leave it out")
     except Refusal as refusal:
-        raise InvalidArgument(refusal.detail) from None
-    if captured.token != project.token:
-        raise InvalidArgument(
-            "The events name another project's token. Send your own project's, or use posthog.capture."
-        )
+        body = orjson.dumps(refusal.as_json())
+        return ApiResponse(refusal.status, body, {"content-type": "application/json"})
     received_at = now().isoformat(timespec="milliseconds")
     return [_posted(event.data, event.distinct_id, captured.sent_at, received_at) for event in captured.events]
 
@@ -95,6 +76,10 @@ def _posted(data: bytes, distinct_id: str, sent_at: str, received_at: str) -> Po
 def _document(request: ApiRequest) -> Any:
     """The decoded body. What the path and the query say of it is put in where it is silent. Raises Refusal."""
     document = decode_json(unpack(request.body, request.query, request.headers.get("content-type", "")))
+    if _plain(request.path) == _V1_PATH and isinstance(document, dict):
+        bearer = request.headers.get("authorization", "").partition(" ")[2]
+        sent_at = request.headers.get("posthog-request-timestamp")
+        return {"batch": document.get("batch"), "api_key": bearer or None, "sent_at": sent_at}
     parts = document if isinstance(document, list) else [document]
     if _plain(request.path) == _IDENTIFY_PATH:
         parts = [

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin_server.capture.posted import is_capture_path, parse_capture, token_of
-from plugin_server.model.api import ApiRequest
-from plugin_server.model.errors import InvalidArgument
+from plugin_server.capture.endpoints import PATHS
+from plugin_server.capture.posted import CAPTURE_PATHS, parse_capture
+from plugin_server.model.api import ApiRequest, ApiResponse
 from plugin_server.model.posted import PostedCapture
 from plugin_server.model.project import Project
 
@@ -33,19 +33,21 @@ def post(body: Any, path: str = "/capture/", query: dict[str, str] | None = None
 def posted(
     body: Any, path: str = "/capture/", query: dict[str, str] | None = None, **headers: str
 ) -> list[PostedCapture]:
-    return parse_capture(post(body, path, query, **headers), ACME, now=lambda: NOW)
+    captures = parse_capture(post(body, path, query, **headers), ACME, now=lambda: NOW)
+    assert isinstance(captures, list), captures
+    return captures
 
 
-@pytest.mark.parametrize(
-    "path", ["/capture", "/e/", "/batch/", "/track", "/i/v0/e/", "/engage/", "/s", "/%65/", "//e//"]
-)
-def test_paths_where_events_are_posted_are_known_with_and_without_slash_and_escaped(path):
-    assert is_capture_path(path)
+def refusal(request: ApiRequest) -> tuple[int, str]:
+    response = parse_capture(request, ACME)
+    assert isinstance(response, ApiResponse)
+    body = json.loads(response.body)
+    assert set(body) == {"type", "code", "detail", "attr"}
+    return response.status, body["detail"]
 
 
-@pytest.mark.parametrize("path", ["/", "", "/api/projects/2/annotations", "/captures", "/e/x", "/flags/"])
-def test_other_paths_are_none(path):
-    assert not is_capture_path(path)
+def test_every_path_of_the_endpoints_is_a_capture_path():
+    assert set(PATHS) <= CAPTURE_PATHS
 
 
 @pytest.mark.parametrize(
@@ -89,23 +91,25 @@ def test_every_wrapping_of_sdks_is_taken_off(wrap):
 
 
 def test_the_token_of_the_query_stands_in_for_one_in_the_body():
-    for body in (EVENT, [EVENT, EVENT], {"batch": [EVENT]}):
-        request = post(body, query={"token": "phc_acme"})
-        assert token_of(request) == "phc_acme"
-        assert parse_capture(request, ACME)
-    assert token_of(post(OWN, query={"token": "phc_other"})) == "phc_acme"
-
-
-def test_the_token_is_told_without_the_rest_being_right():
-    assert token_of(post({**EVENT, "api_key": "phc_other"})) == "phc_other"
-    assert token_of(post(EVENT)) is None
-    assert token_of(post(b"nonsense")) is None
-    assert token_of(post([])) is None
+    for body, count in ((EVENT, 1), ([EVENT, EVENT], 2), ({"batch": [EVENT]}, 1)):
+        assert len(posted(body, query={"token": "phc_acme"})) == count
+    assert posted(OWN, query={"token": "phc_other"})
+    assert refusal(post({**EVENT, "token": "phc_other"}, query={"token": "phc_acme"}))[0] == 401
 
 
 def test_another_projects_token_is_refused():
-    with pytest.raises(InvalidArgument, match="another project"):
-        posted({**EVENT, "api_key": "phc_other"})
+    status, detail = refusal(post({**EVENT, "api_key": "phc_other"}))
+    assert status == 401
+    assert "another project" in detail
+
+
+def test_capture_v1_names_its_project_and_its_clock_in_headers():
+    body = {"created_at": "x", "batch": [{**EVENT, "timestamp": "2026-11-23T10:00:00Z", "options": {}}]}
+    headers = {"authorization": "Bearer phc_acme", "posthog_request_timestamp": "2026-11-23T11:00:00Z"}
+    (capture,) = posted(body, "/i/v1/analytics/events", **headers)
+    assert capture == PostedCapture("e", "u", "2026-11-23T11:00:00.000Z", {})
+    assert refusal(post(body, "/i/v1/analytics/events"))[0] == 401
+    assert refusal(post({"batch": []}, "/i/v1/analytics/events", authorization="Bearer phc_acme"))[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -151,29 +155,28 @@ def test_engage_identifies():
 
 
 @pytest.mark.parametrize(
-    ("request_", "cure"),
+    ("request_", "status", "cure"),
     [
-        (post(b""), "has no event"),
-        (post(b"{"), "not valid JSON"),
-        (post([]), "has no event"),
-        (post("text"), "must be a JSON object"),
-        (post(EVENT), "no project token"),
-        (post({**OWN, "event": ""}), "has no name"),
-        (post({"event": "e", "api_key": "phc_acme"}), "no distinct_id"),
-        (post({**OWN, "properties": []}), "must be a JSON object"),
-        (post([OWN, {**OWN, "event": 1}]), "has no name"),
-        (post({**EVENT, "api_key": "phx_mine"}), "personal API key"),
-        (post(gzip.compress(b"{}")[:-3]), "ends too early"),
-        (post(b"\x1f\x8b\x08nonsense"), "no valid gzip"),
-        (post(gzip.compress(b" " * (21 * 2**20))), "unpacks to more than"),
-        (post(OWN, "/i/v1/analytics/events"), "Post the events to"),
-        (ApiRequest("PUT", "/capture/", body=b"{}"), "sent by POST"),
-        (ApiRequest("GET", "/capture/"), "has no event"),
+        (post(b""), 400, "has no event"),
+        (post(b"{"), 400, "not valid JSON"),
+        (post([]), 400, "has no event"),
+        (post("text"), 400, "must be a JSON object"),
+        (post(EVENT), 401, "no project token"),
+        (post({**OWN, "event": ""}), 400, "has no name"),
+        (post({"event": "e", "api_key": "phc_acme"}), 400, "no distinct_id"),
+        (post({**OWN, "properties": []}), 400, "must be a JSON object"),
+        (post([OWN, {**OWN, "event": 1}]), 400, "has no name"),
+        (post({**EVENT, "api_key": "phx_mine"}), 401, "personal API key"),
+        (post(gzip.compress(b"{}")[:-3]), 400, "ends too early"),
+        (post(b"\x1f\x8b\x08nonsense"), 400, "no valid gzip"),
+        (post(gzip.compress(b" " * (21 * 2**20))), 413, "unpacks to more than"),
+        (ApiRequest("GET", "/capture/"), 400, "has no event"),
     ],
 )
-def test_what_cannot_be_taken_is_refused_with_the_cure(request_, cure):
-    with pytest.raises(InvalidArgument, match=cure):
-        parse_capture(request_, ACME)
+def test_what_cannot_be_taken_is_refused_with_the_cure(request_, status, cure):
+    found, detail = refusal(request_)
+    assert found == status
+    assert cure in detail
 
 
 @given(
@@ -183,6 +186,4 @@ def test_what_cannot_be_taken_is_refused_with_the_cure(request_, cure):
 )
 def test_any_bytes_are_read_or_refused(body, data, kind):
     request = ApiRequest("POST", "/e/", {"data": data, "_": data, "token": data}, {"content-type": kind}, body)
-    token_of(request)
-    with pytest.raises(InvalidArgument):
-        parse_capture(request, ACME)
+    assert isinstance(parse_capture(request, ACME), ApiResponse)
