@@ -62,6 +62,7 @@ class SideDoors:
             unquote(url.path),
             dict(parse_qsl(url.query.removeprefix("?"), keep_blank_values=True)),
             {name.lower(): value for name, value in request.headers.items()}
+            | {"host": url.origin.partition("//")[2], "x-forwarded-proto": url.scheme}  # for the URLs of next pages
             | ({} if request.idempotency_key is None else {"idempotency-key": request.idempotency_key}),
             request.body,
         )
