@@ -128,9 +128,11 @@ class AiohttpClient:
         self._clock = clock
         self._sessions: dict[PrivateAccess, aiohttp.ClientSession] = {}
         self._installs: dict[int, _Install] = {}
+        self._is_closed = False
 
     async def close(self) -> None:
-        """Close all connections. Requests under way fail."""
+        """Close all connections. Requests under way fail, and so do new ones."""
+        self._is_closed = True
         sessions = list(self._sessions.values())
         self._sessions.clear()
         for session in sessions:
@@ -140,6 +142,8 @@ class AiohttpClient:
 
     async def send(self, request: HttpRequest, rules: EgressRules) -> HttpResponse:
         """See HttpClient."""
+        if self._is_closed:
+            raise FetchFailed("the server is stopping: the request was not sent")
         url = rules.check_url(request.url)
         hop = Hop(check_method(request.method), url, self._headers(request), request.body)
         check_body_size(request.body, self._request_bytes)
@@ -284,6 +288,8 @@ class _CheckedResolver(AbstractResolver):
                     hostname=host, host=str(address), port=port, family=version, proto=0, flags=socket.AI_NUMERICHOST
                 )
             )
+        if not results:
+            raise OSError(f"{host} has no address")
         return results
 
     async def close(self) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugin_server.host_api.egress import PUBLIC_ONLY, PrivateAccess, Reach, reach_of
+from plugin_server.host_api.http_client import _CheckedResolver
 from plugin_server.host_api.redirects import REDIRECT_STATUSES, Hop, next_hop
 from plugin_server.host_api.response_body import ResponseBody
 from plugin_server.host_api.urls import parse_url
-from plugin_server.model.errors import FetchFailed
+from plugin_server.model.errors import FetchFailed, FetchRefused
 
 HERE = parse_url("https://a.example/x")
 HEADERS = {
@@ -126,3 +130,34 @@ def test_a_body_that_is_not_packed_as_said_fails(encoding: str, packed: bytes):
 def test_a_packing_that_was_not_asked_for_fails(encoding: str):
     with pytest.raises(FetchFailed, match="not asked for"):
         ResponseBody(encoding, 10)
+
+
+_NEAR = [
+    "127.0.0.1",
+    "10.0.0.1",
+    "169.254.169.254",
+    "::1",
+    "fe80::1%eth0",
+    "::ffff:10.0.0.1",
+    "93.184.216.34",
+    "2606:2800:220:1::1",
+]
+
+
+@given(
+    st.lists(st.ip_addresses().map(str) | st.sampled_from(_NEAR), min_size=1, max_size=5),
+    st.sampled_from([PUBLIC_ONLY, PrivateAccess(everywhere=True)]),
+)
+def test_a_name_is_as_good_as_the_worst_of_its_addresses(addresses: list[str], access: PrivateAccess):
+    async def resolve(_host: str) -> list[str]:
+        return addresses
+
+    worst = max(reach_of(ip_address(address)) for address in addresses)
+    allowed = worst is Reach.PUBLIC or (access.everywhere and worst is Reach.PRIVATE)
+    try:
+        found = asyncio.run(_CheckedResolver(resolve, access).resolve("a.example", 80))
+    except FetchRefused:
+        assert not allowed
+        return
+    assert allowed
+    assert [result["host"] for result in found] == [str(ip_address(address)) for address in addresses]
