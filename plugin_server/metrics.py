@@ -26,6 +26,11 @@ class Metrics:
             ["install_id"],
             registry=self.registry,
         )
+        self.events_run_again = Counter(
+            "plugin_server_events_run_again",
+            "Events that ran again because storage that their apps had read changed meanwhile. Steady growth: many events write one key.",
+            registry=self.registry,
+        )
         self.dead_letters = Counter(
             "plugin_server_dead_letters",
             "Messages that could not be processed, by step and reason. Any: read the dead letter queue.",

@@ -116,6 +116,7 @@ def _scheme(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_PATHS = ("data_dir", "projects_file", "geoip_database")
 _DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg", "sqlite", "sqlite+aiosqlite")
 _KAFKA_NAME = r"[A-Za-z0-9._-]"
 
@@ -190,6 +191,24 @@ class Settings(BaseSettings):
     """Further origins under which this server is reached, separated by commas: what apps send there never leaves it."""
     public_url: Origin | None = Field(None, examples=["https://plugins.example.com"])
     """Origin under which SDKs and people reach this server. Not set: address and port of its listener."""
+    allowed_private_hosts: Annotated[
+        tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_without_repeats)
+    ] = Field((), examples=["warehouse.internal:8123,10.1.0.0/16"])
+    """Private hosts, addresses and networks that apps may talk to, separated by commas; `*` for all but reserved ones."""
+    fetch_seconds: float = Field(10, gt=0, le=600, examples=[10])
+    """A request of an app to the network may take this long, redirects included."""
+    fetch_response_bytes: int = Field(10 * 2**20, ge=1_024, le=10 * 2**20, examples=[10_485_760])
+    """Largest response that an app is given."""
+    fetch_per_second: float = Field(5_000, gt=0, examples=[5_000])
+    """Requests that one install may make per second in one worker, with bursts of twice as many."""
+    geoip_database: Path | None = Field(None, examples=["/var/lib/GeoIP/GeoLite2-City.mmdb"])
+    """MaxMind file for `meta.geoip`. Not set: every look-up finds nothing."""
+    parked_events: int = Field(1_000_000, ge=1, examples=[1_000_000])
+    """Events that may be parked for one install; beyond it they become dead letters."""
+    parked_bytes: int = Field(1 * 2**30, ge=2**20, examples=[1_073_741_824])
+    """Bytes that may be parked for one install; beyond it they become dead letters."""
+    parked_hours: float = Field(168, gt=0, examples=[168])
+    """Parked events are tried again for so long; then they become dead letters."""
     worker_id: str | None = Field(None, pattern=rf"^{_KAFKA_NAME}{{1,200}}$", examples=["worker-0"])
     """Name of this worker, unlike any other's and the same after a restart: spares a rebalance. Not set: none."""
     delivery_guarantee: Annotated[DeliveryGuarantee, BeforeValidator(_lower)] = Field(
@@ -247,7 +266,7 @@ def load_settings(config_path: Path | None = None, environ: Mapping[str, str] | 
                 problems.append(f"{key} in {config_path} is not a setting; {_meant(key)}.")
                 continue
             written_as[key] = f"{key} in {config_path}"
-            is_path = key in ("data_dir", "projects_file") and isinstance(value, str)
+            is_path = key in _PATHS and isinstance(value, str)
             values[key] = Path(os.path.normpath(config_path.parent / value)) if is_path else value
     for variable, text in environ.items():
         name = variable.removeprefix(ENV_PREFIX).lower()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -14,10 +15,15 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from plugin_server.admin.api.auth import AccessTokens, Authenticator
+from plugin_server.admin.api.events import RecentEvents
+from plugin_server.admin.api.handler import OwnApi
+from plugin_server.admin.api.routes import api_routes
 from plugin_server.admin.health import health_routes
 from plugin_server.admin.tail import TailHub, tail_routes, tail_socket_path
 from plugin_server.capture.endpoints import capture_routes
 from plugin_server.cli.effects import Effects
+from plugin_server.cli.host_calls import HostCalls
 from plugin_server.cli.ingestion_role import IngestionLanes
 from plugin_server.cli.record_limit import require_record_limit
 from plugin_server.cli.sandbox_report import OwnersReport
@@ -65,6 +71,7 @@ class Service:
         self._supervisors: dict[str, LaneSupervisor] = {}
         self._wakeups = Wakeups()
         self._database: Database
+        self._own_api: OwnApi
         self._stopping = asyncio.Event()
 
     @property
@@ -84,6 +91,7 @@ class Service:
             self._database = Database(self._settings.database_url or sqlite_url(self._settings.data_dir))
             stack.push_async_callback(self._database.close)
             event_log = self._make_event_log()
+            self._own_api = OwnApi(self._database, RecentEvents(event_log, self._topics.events), self._registry.by_id)
             await self._serve_http(stack, event_log)
             working = asyncio.create_task(self._work(event_log), name="work")
             stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
@@ -114,7 +122,15 @@ class Service:
             )
             effects.start(tasks)
             stack.push_async_callback(effects.drain)
-            host_api = HostApi({})
+            calls = HostCalls(
+                self._settings,
+                self._database,
+                effects.ledger,
+                self._own_api.answer,
+                (self._settings.http_host, self._settings.http_port),
+            )
+            stack.push_async_callback(calls.close)
+            host_api = calls.api
             if Role.INGESTION in self._settings.roles:
                 await self._start_ingestion(stack, tasks, event_log, effects, host_api)
             await self._serve_tail(stack)
@@ -248,6 +264,10 @@ class Service:
                     record_bytes=settings.record_bytes,
                 ),
             )
+        if Role.ADMIN in settings.roles:
+            key = settings.secret_key.get_secret_value() if settings.secret_key is not None else None
+            authenticator = Authenticator(AccessTokens(key), lambda: self._registry.projects, time.time)
+            application.add_routes(api_routes(self._own_api.answer, authenticator.projects_of))
         try:
             await _listen(
                 stack, application, lambda runner: web.TCPSite(runner, settings.http_host, settings.http_port)

@@ -179,6 +179,7 @@ class IngestionProcessor:
         assert previous is not None
         previous.storage.abandon()
         event.effects = RunEffects(event.project, previous.origin, previous.journal)
+        self._report.ran_again()
         if not self._lane.closed:
             self._apps.submit(event.project, [Work(event, event.raw, self)])
 

@@ -42,6 +42,10 @@ class IngestionReport:
         self._metrics.events_emitted.inc(sum(1 for record in records if record.topic == topic))
         self._metrics.flush_seconds.observe(seconds)
 
+    def ran_again(self) -> None:
+        """What an event had read has changed."""
+        self._metrics.events_run_again.inc()
+
     def refused(self, record: InputRecord, letter: DeadLetter) -> None:
         """A message that could not be decoded."""
         self._metrics.dead_letters.labels(letter.step, letter.reason).inc()

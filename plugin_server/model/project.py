@@ -120,3 +120,5 @@ class Project:
     sandbox: SandboxPlan = field(default_factory=SandboxPlan)
     api_keys: tuple[bytes, ...] = field(default=(), repr=False)
     """Hashes of the personal API keys that open this project's API (model/api_keys.py)"""
+    posthog_api_key: str | None = field(default=None, repr=False)
+    """For the external PostHog. It goes to that host alone, never to a sandbox or a log."""

@@ -79,6 +79,8 @@ class ProjectEntry(BaseModel):
     installs: list[InstallEntry] = Field([], examples=["[{app: ./examples/url-cleaner}]"])
     personal_api_keys: list[ApiKeyEntry] = Field([], examples=["[{env: ACME_PERSONAL_API_KEY}]"])
     """What people and programs send as bearer token to this project's API."""
+    posthog_api_key: ApiKeyEntry | None = Field(None, examples=["{env: ACME_POSTHOG_API_KEY}"])
+    """Personal API key on the external PostHog (POSTHOG_HOST), for `posthog.api` without keys."""
 
     @field_validator("token")
     @classmethod
@@ -128,6 +130,7 @@ def read_projects_file(path: Path, environ: Mapping[str, str]) -> tuple[Project,
             limits=entry.limits,
             sandbox=SandboxPlan(entry.isolation, entry.sandbox_processes),
             api_keys=_api_keys(entry.personal_api_keys, environ, f"projects[{index}].personal_api_keys", problems),
+            posthog_api_key=_posthog_api_key(entry, environ, f"projects[{index}].posthog_api_key", problems),
         )
         for index, entry in enumerate(entries)
     )
@@ -151,11 +154,11 @@ def _api_keys(
     """The hashes of the keys. Neither a key nor a part of one gets into a message."""
     hashes = []
     for index, entry in enumerate(entries):
-        key = environ.get(entry.env, "").strip()
         place = f"{where}[{index}]"
+        key = _key_from_environment(entry, environ, place, problems)
         if not key:
-            problems.add(place, f"takes the key from the environment variable {entry.env}, which is not set. Set it.")
-        elif len(key) < API_KEY_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
+            continue
+        if len(key) < API_KEY_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
             problems.add(
                 place,
                 f"the key in {entry.env} must have {API_KEY_CHARACTERS} or more ASCII characters, no spaces. "
@@ -164,6 +167,23 @@ def _api_keys(
         else:
             hashes.append(hash_api_key(key))
     return tuple(hashes)
+
+
+def _posthog_api_key(entry: ProjectEntry, environ: Mapping[str, str], where: str, problems: Problems) -> str | None:
+    if entry.posthog_api_key is None:
+        return None
+    key = _key_from_environment(entry.posthog_api_key, environ, where, problems)
+    if not key.isascii() or not key.isprintable() or " " in key:
+        problems.add(where, f"the key in {entry.posthog_api_key.env} must be ASCII characters without spaces.")
+    return key or None
+
+
+def _key_from_environment(entry: ApiKeyEntry, environ: Mapping[str, str], where: str, problems: Problems) -> str:
+    """The key, empty if there is none, which is a problem."""
+    key = environ.get(entry.env, "").strip()
+    if not key:
+        problems.add(where, f"takes the key from the environment variable {entry.env}, which is not set. Set it.")
+    return key
 
 
 def _refuse_repeats(entries: list[ProjectEntry], problems: Problems) -> None:
