@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self
 
 import orjson
-import structlog
 
-from plugin_server.host_api.calls import HostApi
-from plugin_server.host_api.captures import AppliedCaptures, Captures, Parent
-from plugin_server.model.lineage import LINEAGE_HEADER, Lineage, parse_lineage
+from plugin_server.model.lineage import Lineage, parse_lineage
+from plugin_server.model.loop_guard import carried_budget
 from plugin_server.model.project import Limits, LoopPolicy, Project
-from plugin_server.runtime.chain import DELIVERY_HOOKS, Chain
-from plugin_server.runtime.fork_server import ForkServer
-from plugin_server.runtime.replies import Capture, ChainResult, HookFailure, Loaded, LogLine, Notes
-from plugin_server.runtime.sandbox import Sandbox, SandboxServices
-from plugin_server.runtime.watchdog import watch
-from plugin_server.runtime.work import Work
 from plugin_server.testing.apps import AppLike, make_installs
+from plugin_server.testing.host import HarnessHost
 from plugin_server.testing.run import Node, Run, RunError, Tree
-from sandbox.event import STAMPS
-from sandbox.wire import EventOutcome
+from plugin_server.testing.runner import DELIVERIES, Runner, Unsettled, broken_run
 
-_INGESTION: Final = "ingestion"
-_RECORD_BYTES: Final = 1_000_000
-_log = structlog.get_logger(__name__)
+_PROJECT_ID: Final = 1
 
 
 class HookNotFound(LookupError):
@@ -40,16 +26,14 @@ class HookNotFound(LookupError):
 
 
 class AppHarness:
-    """Runs hooks of an app, or of a chain of apps, as the server would.
+    """Runs hooks of an app, or of a chain of apps, as the server would. docs/testing-apps.md describes every argument.
 
     `apps` are folders or archives, or source text with a line break; one of them or a list, which is then a chain.
-    `source` is source text, one or a list. `config` and `attachments` go to each app; an attachment is bytes, text, a
-    JSON value, or `{content_type, file_name, contents}`. `now` (ISO 8601 text or a datetime) stops the apps' clock.
-    `limits` and `loop_policy` have the fields of the projects file. `lineage` is the header that events come with.
-    `project` is the project's id, else each event's `team_id`, else 1. With `setup=False` setupPlugin is not called.
-
-    `http`, `posthog_api`, `storage`, `cache`, `geoip` and `jobs_inline` are for the host API, whose parts that this
-    version lacks do nothing.
+    `source` is source text, one or a list. `config`, `attachments`, `storage` and `cache` are those of each app; an attachment
+    is bytes, text, a JSON value, or `{content_type, file_name, contents}`. `http` and `posthog_api` are mock answers, `geoip`
+    the record of each ip. `now` (ISO 8601 text or a datetime) stops the clock. `limits` and `loop_policy` have the fields of
+    the projects file. `lineage` is the header that events come with. `project` is the project's id, else each event's
+    `team_id`, else 1. With `setup=False` setupPlugin is not called, with `jobs_inline=False` jobs are only listed.
     """
 
     def __init__(
@@ -73,15 +57,9 @@ class AppHarness:
         jobs_inline: bool = True,
         allow_unconfined: bool = False,
     ) -> None:
-        """Raises ConfigurationError for an app that cannot be read, ValueError for limits that there are not. Blocks."""
-        del jobs_inline
-        for name, given in {
-            "http": http, "posthog_api": posthog_api, "storage": storage, "cache": cache, "geoip": geoip,
-        }.items():  # fmt: skip
-            if given:
-                _log.warning("harness_argument_without_effect", argument=name)
+        """Raises ConfigurationError for an app that cannot be read, ValueError for other arguments. Blocks."""
         self._project = Project(
-            project or 1,
+            project or _PROJECT_ID,
             "harness",
             "phc_harness",
             make_installs(_listed(apps), _listed(source), config or {}, attachments or {}),
@@ -89,61 +67,82 @@ class AppHarness:
             Limits.model_validate(dict(limits or {})),
         )
         self._project_id = project
-        self._lineage = None if lineage is None else parse_lineage(orjson.dumps(dict(lineage)))
+        self._lineage = None if lineage is None else _parse(lineage)
         self._now = None if now is None else _timestamp(now)
-        self._set_up = setup
+        self._host = HarnessHost(
+            self._project.installs,
+            storage=storage or {},
+            cache=cache or {},
+            http=http,
+            posthog_api=posthog_api,
+            geoip=geoip or {},
+            clock=self._clock,
+        )
+        self._runner = Runner(
+            self._project, self._host, self._clock, now=self._now, set_up=setup, jobs_inline=jobs_inline
+        )
         self._allow_unconfined = allow_unconfined
-        self._captures = Captures(_INGESTION, "dead_letters", _RECORD_BYTES, self._clock)
-        self._loaded: Loaded | None = None
-        self._runs = 0
-        self._unsettled: list[tuple[dict[str, Any], Lineage]] = []
-        self._fork_server: ForkServer
-        self._sandbox: Sandbox
-        self._chain: Chain
-        self._watching: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        self._fork_server = ForkServer(allow_unconfined=self._allow_unconfined)
-        await self._fork_server.start()
-        services = SandboxServices(
-            self._fork_server.spawn, HostApi(), self, version("plugin-server"), _RECORD_BYTES, now=self._now
-        )
-        self._sandbox = Sandbox(self._project.limits.memory_bytes, services)
-        self._chain = self._sandbox.add_chain(
-            self._project, self._project.installs, opened=True, whole=True, set_up=self._set_up
-        )
-        self._watching = asyncio.get_running_loop().create_task(watch(lambda: (self._sandbox,)))
-        await self._sandbox.loaded(self._chain)
+        await self._host.start()
+        await self._runner.start(allow_unconfined=self._allow_unconfined)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
-        await self._sandbox.close()
-        await self._fork_server.stop()
+        await self._runner.stop()
 
     @property
     def setup_error(self) -> RunError | None:
         """Why the first app that does not run does not: it does not compile, or its body or setupPlugin failed."""
-        assert self._loaded is not None, "AppHarness is used with `async with`"
-        failures = {entry.install_id: entry.error for entry in self._loaded.installs}
-        return next((_error(failure) for install in self._project.installs if (failure := failures[install.id])), None)
-
-    @property
-    def hooks(self) -> frozenset[str]:
-        """The hooks that the apps have."""
-        return frozenset().union(*(self._chain.hooks(install.id) for install in self._project.installs))
+        return self._runner.setup_error
 
     @property
     def setup_logs(self) -> list[dict[str, Any]]:
         """What the apps logged while they were loaded and set up."""
-        assert self._loaded is not None, "AppHarness is used with `async with`"
-        return _logs(self._loaded.logs)
+        return self._runner.setup_logs
+
+    @property
+    def setup_requests(self) -> list[dict[str, Any]]:
+        """The requests that setupPlugin made, as in `Run.requests`."""
+        return self._runner.setup_requests
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """The hooks that the apps have."""
+        return self._runner.hooks
+
+    @property
+    def storage(self) -> dict[Any, Any]:
+        """What the app has stored, as it stands now. Of a chain: `{install id: what that app has stored}`, from 1."""
+        return self._per_install(lambda install: self._host.storage.of(install.id))
+
+    @property
+    def cache(self) -> dict[Any, Any]:
+        """What is in the app's cache now. Of a chain: `{install id: what is in that app's}`, from 1."""
+        return self._per_install(self._host.cache_of)
+
+    @property
+    def cache_ttl_seconds(self) -> dict[Any, Any]:
+        """How many seconds those keys of the cache have left that do not stay for ever; by app as `cache`."""
+        return self._per_install(self._host.cache_ttl_seconds)
+
+    async def change_storage(self, values: Mapping[str, Any], *, clear: bool = False) -> None:
+        """Set keys of every app's storage from outside, None deletes; with `clear`, delete all others first."""
+        if clear:
+            self._host.storage.clear()
+        for install in self._project.installs:
+            self._host.storage.write(install.id, values)
+
+    async def change_cache(self, values: Mapping[str, Any], *, clear: bool = False) -> None:
+        """Set keys of every app's cache from outside, None deletes; with `clear`, delete all others first."""
+        if clear:
+            await self._host.clear_cache()
+        await self._host.write_cache(values)
 
     async def run(self, hook: str, *arguments: Any, lineage: Mapping[str, Any] | None = None) -> Run:
-        """Call a hook: `("processEvent", event)`, `("jobs.name", payload)`, `("runEveryMinute",)`, `("exportEvents", events)`.
+        """Call a hook: `("processEvent", event)`, `("jobs.name", payload)`, `("runEveryMinute")`, `("exportEvents", events)`.
 
         In a chain, processEvent runs through all apps and other hooks run in each app that has it. Raises HookNotFound
         if no app has it; whatever the app does wrong is in `Run.error`.
@@ -152,192 +151,80 @@ class AppHarness:
         if hook not in self.hooks:
             if broken is None:
                 raise HookNotFound(f"no app has {hook}: they have {', '.join(sorted(self.hooks)) or 'no hook at all'}")
-            event = copy.deepcopy(arguments[0]) if arguments and hook in ("processEvent", "processEventBatch") else None
-            return Run(hook, event=event, error=broken)
-        parsed = self._lineage if lineage is None else parse_lineage(orjson.dumps(dict(lineage)))
+            return broken_run(hook, arguments, broken)
+        parsed = self._lineage if lineage is None else _parse(lineage)
         start = time.perf_counter()
         if hook == "processEvent":
             (event,) = arguments
-            run = await self._process_event(event, parsed)
+            run, _ = await self._runner.process_event(event, parsed, self._project_id_of(event))
         else:
-            run = await self._invoke(hook, arguments, parsed)
+            run = await self._runner.call(hook, arguments, parsed, self._project_id_of(*arguments))
         run.duration_seconds = time.perf_counter() - start
         run.error = run.error or broken
         return run
 
     async def settle(self) -> Tree:
-        """Run what was captured so far through the chain, and what that captures, until nothing comes any more.
+        """Run what was captured so far through the apps, and what that captures, until nothing comes any more.
 
+        As on a server, an event goes through the chain, and what comes out is delivered to the apps that take deliveries.
         The loop guard ends it: every loop, and every tree at its budget.
         """
-        begun, self._unsettled = self._unsettled, []
         tree = Tree()
-        waiting: list[tuple[list[Node], dict[str, Any], Lineage]] = [(tree.roots, *entry) for entry in begun]
+        waiting = [(tree.roots, entry) for entry in self._runner.take_unsettled()]
         while waiting:
-            siblings, event, lineage = waiting.pop(0)
-            run = await self._process_event(event, lineage)
-            node = Node(event, lineage.depth, run)
+            siblings, entry = waiting.pop(0)
+            node = await self._settle_one(entry)
             siblings.append(node)
-            children, self._unsettled = self._unsettled, []
-            waiting += [(node.children, *entry) for entry in children]
+            waiting += [(node.children, child) for child in self._runner.take_unsettled()]
         return tree
 
-    # SandboxReport
+    async def _settle_one(self, entry: Unsettled) -> Node:
+        event, lineage, project_id = entry
+        run, admitted = await self._runner.process_event(event, lineage, project_id)
+        node = Node(event, lineage.depth, run)
+        receiving = [hook for hook in DELIVERIES if hook in self.hooks and _receives(hook, event)]
+        if run.event is None or not receiving:
+            return node
+        budget = carried_budget(lineage.budget, admitted, has_delivery=True)
+        carried = Lineage(lineage.root, lineage.depth, lineage.path, budget)
+        for hook in receiving:
+            argument = [run.event] if hook == "exportEvents" else run.event
+            node.deliveries.append(await self._runner.call(hook, [argument], carried, project_id))
+        return node
 
-    def loaded(self, project: Project, loaded: Loaded) -> None:
-        """The sandbox has loaded the apps, again after it was replaced."""
-        del project
-        self._loaded = loaded
+    def _project_id_of(self, *arguments: Any) -> int:
+        if self._project_id is not None:
+            return self._project_id
+        first = arguments[0] if arguments else None
+        if isinstance(first, Sequence) and first:
+            first = first[0]
+        found = first.get("team_id") if isinstance(first, Mapping) else None
+        return found if type(found) is int else _PROJECT_ID
 
-    def torn_down(self, project: Project, logs: Sequence[LogLine]) -> None:
-        """Nothing to do: a harness ends without teardownPlugin."""
-
-    def restarted(self, project: Project) -> None:
-        """Nothing to do: the run that was to blame says so."""
-
-    def moved(self, project: Project, install_id: int) -> None:
-        """Does not happen here."""
-
-    async def _process_event(self, event: Mapping[str, Any], lineage: Lineage | None) -> Run:
-        given = dict(event)
-        whole = self._completed(given)
-        sink = _Sink()
-        work = Work(None, orjson.dumps(whole), sink, whole["distinct_id"])
-        self._sandbox.submit(self._chain, [work])
-        result = await sink.result
-        notes = result.notes or Notes()
-        run = Run("processEvent", logs=_logs(notes.logs))
-        if result.outcome is EventOutcome.WHOLE:
-            run.event = _as_given(orjson.loads(result.properties), given)
-        elif result.outcome is EventOutcome.INVALID:
-            kind, message = notes.error or ("", "")
-            run.error = RunError("protocol", f"not an event: {message or kind}")
-        if notes.failures:
-            run.error = _error(notes.failures[0])
-        self._apply(run, notes.captures, self._parent(whole, lineage))
-        return run
-
-    async def _invoke(self, hook: str, arguments: Sequence[Any], lineage: Lineage | None) -> Run:
-        values = [self._completed(value) if hook in _EVENT_HOOKS else copy.deepcopy(value) for value in arguments[:1]]
-        batch: list[dict[str, Any]] = []
-        if hook in _BATCH_HOOKS and values:
-            batch = [self._completed(event) for event in values[0]]
-            values = [batch]
-        run = Run(hook)
-        parent = self._parent(_first_event(hook, values), lineage)
-        for install in self._project.installs:
-            if hook not in self._chain.hooks(install.id):
-                continue
-            result = await self._sandbox.invoke(self._chain, install.id, hook, values)
-            run.logs += _logs(result.logs)
-            if result.failure is not None:
-                run.error = run.error or _error(result.failure)
-            elif hook == "processEventBatch":
-                values = [result.value]  # checked by the sandbox's own rules; read as it is
-            else:
-                run.value = result.value
-            self._apply(run, result.captures, parent)
-        if hook == "processEventBatch" and run.error is None:
-            given = {whole["uuid"]: event for whole, event in zip(batch, arguments[0], strict=True)}
-            returned: Any = values[0]
-            run.event = [_as_given(event, given.get(event.get("uuid"), {})) for event in returned]
-        return run
-
-    def _apply(self, run: Run, captures: Sequence[Capture], parent: Parent) -> None:
-        """The loop guard's word over what a hook captured, as the server has it."""
-        if not captures:
-            return
-        has_delivery = bool(self.hooks & DELIVERY_HOOKS)
-        applied: AppliedCaptures = self._captures.apply(self._project, parent, captures, has_delivery=has_delivery)
-        for record in applied.records:
-            if record.topic != _INGESTION:
-                continue
-            data = orjson.loads(orjson.loads(record.value)["data"])
-            run.captured.append({name: data[name] for name in _CAPTURED_FIELDS})
-            self._unsettled.append((data, parse_lineage(dict(record.headers)[LINEAGE_HEADER])))
-        run.logs += _logs(applied.logs)
-        run.cuts += [
-            {"reason": str(cut.reason), "install": cut.install_id, "count": cut.count, "chain": cut.chain}
-            for cut in applied.cuts
-            if cut.was_cut
-        ]
-
-    def _parent(self, event: Mapping[str, Any], lineage: Lineage | None) -> Parent:
-        self._runs += 1
-        root = lineage or Lineage(event["uuid"], budget=self._project.loop_policy.max_events_per_root)
-        return Parent(event["uuid"], f"{_INGESTION}-0-{self._runs}", root, malformed_lineage=False)
-
-    def _completed(self, event: Any) -> dict[str, Any]:
-        """An event with what every event has when it comes to an app."""
-        if not isinstance(event, Mapping):
-            raise TypeError(f"an event is a dict, not {type(event).__name__}")
-        now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        whole = {"uuid": _new_uuid(), "distinct_id": "distinct id", "event": "$event", "now": now, **event}
-        whole["team_id"] = self._project_id or event.get("team_id", self._project.id)
-        properties = event.get("properties") or {}
-        whole["properties"] = {key: value for key, value in properties.items() if key not in STAMPS}
-        return whole
+    def _per_install(self, of: Any) -> dict[Any, Any]:
+        installs = self._project.installs
+        if len(installs) == 1:
+            only: dict[Any, Any] = of(installs[0])
+            return only
+        return {install.id: of(install) for install in installs}
 
     def _clock(self) -> float:
         return time.time() if self._now is None else self._now
 
 
-_EVENT_HOOKS: Final = frozenset({"onEvent", "onSnapshot", "composeWebhook"})
-_BATCH_HOOKS: Final = frozenset({"processEventBatch", "exportEvents"})
-_CAPTURED_FIELDS: Final = ("uuid", "event", "distinct_id", "timestamp", "properties")
-
-
-class _Sink:
-    """Takes one event's result."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.result: asyncio.Future[ChainResult] = asyncio.get_running_loop().create_future()
-
-    def deliver(self, results: Sequence[tuple[None, ChainResult]], *, has_delivery: bool) -> None:
-        del has_delivery
-        self.result.set_result(results[0][1])
-
-
-def _as_given(event: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The event without what the harness put into it and no app touched."""
-    kept = dict(event)
-    for name in ("uuid", "now", "team_id"):
-        if name not in given:
-            kept.pop(name, None)
-    for name, added in (("distinct_id", "distinct id"), ("event", "$event"), ("properties", {})):
-        if name not in given and kept.get(name) == added:
-            kept.pop(name, None)
-    return kept
-
-
-def _first_event(hook: str, values: Sequence[Any]) -> Mapping[str, Any]:
-    if hook in _EVENT_HOOKS and values:
-        event: Mapping[str, Any] = values[0]
-        return event
-    if hook in _BATCH_HOOKS and values and values[0]:
-        first: Mapping[str, Any] = values[0][0]
-        return first
-    return {"uuid": _new_uuid()}
+def _receives(hook: str, event: Mapping[str, Any]) -> bool:
+    is_snapshot = event.get("event") == "$snapshot"
+    return is_snapshot == (hook == "onSnapshot")
 
 
 def _listed(value: Any) -> list[Any]:
     return [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
 
 
-def _error(failure: HookFailure) -> RunError:
-    return RunError(failure.kind, failure.message, failure.line)
-
-
-def _logs(lines: Sequence[LogLine]) -> list[dict[str, Any]]:
-    return [{"level": line.level, "message": line.message, "source": line.source} for line in lines]
+def _parse(lineage: Mapping[str, Any]) -> Lineage:
+    return parse_lineage(orjson.dumps(dict(lineage)))
 
 
 def _timestamp(now: str | datetime) -> float:
     moment = datetime.fromisoformat(now) if isinstance(now, str) else now
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _new_uuid() -> str:
-    return str(uuid.uuid4())

@@ -31,16 +31,19 @@ class Run:
     captured: list[dict[str, Any]] = field(default_factory=list)
     """`{"uuid", "event", "distinct_id", "timestamp", "properties"}` of each capture that the loop guard let pass"""
     requests: list[dict[str, Any]] = field(default_factory=list)
-    """`{"method", "url", "headers", "body", "json", "idempotency_key"}` of each request, in order"""
+    """`{"method", "url", "headers", "body", "json", "idempotency_key"}` of each request, in order, whoever made it"""
+    api_calls: list[dict[str, Any]] = field(default_factory=list)
+    """`{"method", "path", "options"}` of each call of `posthog.api`, as the app wrote it"""
     jobs: list[dict[str, Any]] = field(default_factory=list)
-    """`{"job", "payload", "run_at"}` of each job that was started"""
+    """`{"job", "payload", "run_at"}` of each job that was started; `run_at` is ISO text, None for now"""
     logs: list[dict[str, Any]] = field(default_factory=list)
     """`{"level", "message", "source"}`"""
     cuts: list[dict[str, Any]] = field(default_factory=list)
-    """`{"reason", "install", "count", "chain"}` of what the loop guard cut"""
-    metrics: dict[str, Any] = field(default_factory=dict)
+    """`{"reason", "install", "count", "chain", "what"}` of what the loop guard cut; `what` is captures or jobs"""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What each metric came to in this run: a sum, or the greatest or least"""
     value: Any = None
-    """What a hook returned whose answer means something (composeWebhook)"""
+    """What another hook than processEvent and processEventBatch returned"""
     duration_seconds: float = 0.0
 
 
@@ -52,6 +55,9 @@ class Node:
     """As it entered the chain"""
     depth: int
     run: Run
+    """processEvent, in all apps"""
+    deliveries: list[Run] = field(default_factory=list)
+    """onEvent and the other hooks that events are delivered to, of the apps that have them"""
     children: list[Node] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Node]:
@@ -76,7 +82,7 @@ class Tree:
     @property
     def cuts(self) -> list[dict[str, Any]]:
         """What the loop guard cut on the way, in the order of the events."""
-        return [cut for node in self for cut in node.run.cuts]
+        return [cut for node in self for run in (node.run, *node.deliveries) for cut in run.cuts]
 
     @property
     def depth(self) -> int:

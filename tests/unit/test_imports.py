@@ -113,6 +113,7 @@ RULES = (
         (
             MODEL,
             *SANDBOX_BORDER,
+            "plugin_server.capture",
             "plugin_server.runtime",
             "plugin_server.host_api",
             "plugin_server.registry",
