@@ -86,3 +86,69 @@ class Metrics:
             "Events taken by the capture endpoints.",
             registry=self.registry,
         )
+        self.deliveries = Counter(
+            "plugin_server_deliveries",
+            "Events that delivery hooks were given, by install, hook and outcome (delivered, failed, parked, dead_letter). "
+            "failed: the app raised, its logs say what. dead_letter: its destination is away for too long.",
+            ["install_id", "hook", "outcome"],
+            registry=self.registry,
+        )
+        self.delivery_retries = Counter(
+            "plugin_server_delivery_retries",
+            "Parked events that were tried again, by install and outcome (delivered, failed, parked, dead_letter).",
+            ["install_id", "outcome"],
+            registry=self.registry,
+        )
+        self.parked = Gauge(
+            "plugin_server_parked_events",
+            "Events that wait in the database to be delivered, by install. Growing: look at `plugin-server parked list`.",
+            ["install_id"],
+            registry=self.registry,
+        )
+        self.destinations_dead = Gauge(
+            "plugin_server_destinations_dead",
+            "Whether an install's destination does not answer this worker (1), so that its events are parked at once.",
+            ["install_id"],
+            registry=self.registry,
+        )
+        self.jobs_run = Counter(
+            "plugin_server_jobs_run",
+            "Jobs that ran to their end, by install.",
+            ["install_id"],
+            registry=self.registry,
+        )
+        self.job_failures = Counter(
+            "plugin_server_job_failures",
+            "Attempts of jobs that failed, by install and kind. The owner sees why in the app's logs.",
+            ["install_id", "kind"],
+            registry=self.registry,
+        )
+        self.jobs_dead = Counter(
+            "plugin_server_jobs_dead",
+            "Jobs given up, by install. Any: read `plugin-server jobs list --dead`, then retry or drop them.",
+            ["install_id"],
+            registry=self.registry,
+        )
+        self.job_lateness_seconds = Histogram(
+            "plugin_server_job_lateness_seconds",
+            "From the time a job was due to its end. Grows with job_lag_seconds, or with slow jobs.",
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+            registry=self.registry,
+        )
+        self.job_lag_seconds = Gauge(
+            "plugin_server_job_lag_seconds",
+            "Age of the oldest job that is due and that no worker has claimed. Above 10 s for long: add workers with the jobs role.",
+            registry=self.registry,
+        )
+        self.ticks_run = Counter(
+            "plugin_server_ticks_run",
+            "Runs of runEveryMinute, runEveryHour and runEveryDay that ended well, by install and task.",
+            ["install_id", "task"],
+            registry=self.registry,
+        )
+        self.tick_failures = Counter(
+            "plugin_server_tick_failures",
+            "Runs of these that failed, by install, task and kind. The owner sees why in the app's logs.",
+            ["install_id", "task", "kind"],
+            registry=self.registry,
+        )
