@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from plugin_server.host_api.calls import HostApi
+from plugin_server.host_api.calls import Handler, HostApi
+from plugin_server.host_api.effects import RunEffects
+from plugin_server.model.origin import Origin
 from plugin_server.model.project import App, Install, Limits, Project
 from plugin_server.runtime.fork_server import ForkServer
 from plugin_server.runtime.pool import SandboxPool
 from plugin_server.runtime.replies import ChainResult, Loaded, LogLine
 from plugin_server.runtime.sandbox import Sandbox
-from plugin_server.runtime.work import Work
+from plugin_server.runtime.work import InvocationResult, Work
 
 PATIENCE_SECONDS = 60
 
@@ -45,6 +47,7 @@ class Sink:
         self.order: dict[str, list[int]] = {}
         self.sequence: list[int] = []
         self.submitted: list[int] = []
+        self.effects: dict[tuple[int, str], RunEffects] = {}
         self._changed = asyncio.Event()
 
     def deliver(self, results: Sequence[tuple[tuple[int, str], ChainResult]], *, has_delivery: bool) -> None:
@@ -54,6 +57,10 @@ class Sink:
             self.order.setdefault(distinct_id, []).append(number)
             self.sequence.append(number)
         self._changed.set()
+
+    def effects_of(self, item: tuple[int, str]) -> RunEffects:
+        """Of the event; it names no project here, and nothing that is made of effects asks for it."""
+        return self.effects.setdefault(item, RunEffects(project(), Origin(f"events-0-{item[0]}", "", "processEvent")))
 
     def works(self, count: int, keys: int = 5, name: Callable[[int], str] = lambda _: "x") -> list[Work[Any]]:
         """The next `count` events, over so many distinct ids."""
@@ -95,6 +102,7 @@ class Bench:
         self.restarts: list[int] = []
         self.moves: list[int] = []
         self.logs: list[LogLine] = []
+        self.set_ups: list[tuple[int, InvocationResult]] = []
         self.problems: list[dict[str, Any]] = []
 
     def sandbox(self, project_id: int = 2) -> Sandbox:
@@ -102,6 +110,9 @@ class Bench:
 
     def loaded(self, project: Project, loaded: Loaded) -> None:
         self.loads.append(loaded)
+
+    def set_up(self, project: Project, install_id: int, result: InvocationResult, effects: Any) -> None:
+        self.set_ups.append((install_id, result))
 
     def torn_down(self, project: Project, logs: Sequence[LogLine]) -> None:
         self.logs += logs
@@ -114,10 +125,14 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def running_pool(fork_server: ForkServer | None = None, **options: Any) -> AsyncIterator[Bench]:
+async def running_pool(
+    fork_server: ForkServer | None = None, handlers: Mapping[str, Handler] | None = None, **options: Any
+) -> AsyncIterator[Bench]:
     """A started pool. Whatever goes wrong in the loop (a callback that raises, a task that nobody asks) fails the test."""
     bench = Bench()
-    bench.pool = SandboxPool(HostApi(), bench, "1.0", 1_000_000, fork_server=fork_server, **options)
+    bench.pool = SandboxPool(
+        HostApi(handlers or {}), RunEffects, bench, "1.0", 1_000_000, fork_server=fork_server, **options
+    )
     loop = asyncio.get_running_loop()
     previous = loop.get_exception_handler()
     loop.set_exception_handler(lambda _loop, context: bench.problems.append(context))

@@ -195,7 +195,7 @@ async def test_apps_clean_up_when_the_server_stops_and_one_that_hangs_is_not_wai
 async def test_an_install_that_costs_sandbox_after_sandbox_gets_its_own_and_order_is_kept(isolation):
     sink = Sink()
     kills = "def processEvent(event, meta):\n    if event['event'] == 'bad':\n        sum(range(10 ** 12))\n    return event\n"
-    project = tenant(adds("one"), kills, adds("three"), isolation=isolation, cpu_seconds=0.05)
+    project = tenant(adds("one"), kills, adds("three"), isolation=isolation, cpu_seconds=0.2)
     async with running_pool() as bench:
         for start in range(5):
             bench.pool.submit(project, sink.works(20, name=lambda n, s=start: "bad" if n == 20 * s + 3 else "x"))

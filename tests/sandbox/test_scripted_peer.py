@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from plugin_server.host_api.calls import HostApi
+from plugin_server.host_api.effects import RunEffects
 from plugin_server.runtime import watch
 from plugin_server.runtime.sandbox import CRASHES, Sandbox, SandboxServices
 from sandbox.wire import (
@@ -124,7 +125,7 @@ class Bench:
         self.problems: list[Any] = []
         self.peers: list[asyncio.Task[None]] = []
         self.project = project(PASSES, PASSES, hook_seconds=0.5, cpu_seconds=cpu_seconds)
-        services = SandboxServices(self.spawn, HostApi(), self, "1", 100_000)  # type: ignore[arg-type]
+        services = SandboxServices(self.spawn, HostApi({}), RunEffects, self, "1", 100_000)  # type: ignore[arg-type]
         self.sandbox = Sandbox(2**28, services)
         self.chain = self.sandbox.add_chain(self.project, self.project.installs)
         self.loads: list[Any] = []
@@ -517,7 +518,8 @@ async def test_a_page_that_names_another_install_during_a_set_up_loses_no_event(
         await peer.receive()
         hooks = ["processEvent", "setupPlugin"]
         await peer.frame(
-            FrameKind.LOADED, LOADED | {"installs": [{"id": n, "hooks": hooks, "metrics": {}, "error": None} for n in (1, 2)]}
+            FrameKind.LOADED,
+            LOADED | {"installs": [{"id": n, "hooks": hooks, "metrics": {}, "error": None} for n in (1, 2)]},
         )
         while True:
             kind, head, _ = await peer.receive()
