@@ -102,11 +102,18 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[str]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def _postgres_database(postgres: str) -> Iterator[str]:
+    url = postgres_service.create_database(postgres)
+    yield url
+    postgres_service.drop_database(url)
+
+
 @pytest.fixture
-def postgres_url(postgres: str) -> Iterator[str]:
-    """A new, empty database for one test."""
-    with postgres_service.fresh_database(postgres) as url:
-        yield url
+def postgres_url(_postgres_database: str) -> Iterator[str]:
+    """An empty database for one test; more of them: tests.services.postgres.create_database(postgres)."""
+    yield _postgres_database
+    postgres_service.empty_database(_postgres_database)
 
 
 @pytest.fixture

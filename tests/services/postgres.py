@@ -15,8 +15,8 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
@@ -81,30 +81,35 @@ class PostgresServer(LocalServer):
         return True
 
 
-@contextlib.contextmanager
-def fresh_database(server_url: str) -> Iterator[str]:
-    """The URL of a new, empty database on a server; dropped at the end, whoever is still connected."""
-    url = create_database(server_url)
-    try:
-        yield url
-    finally:
-        # A server that a test has killed took its databases with it.
-        with contextlib.suppress(psycopg.OperationalError):
-            name = sql.Identifier(url.rpartition("/")[2].partition("?")[0])
-            _execute(server_url, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+def empty_database(url: str) -> None:
+    """Make a database as it was when it was new; whoever is still connected is thrown out. Faster than a new one."""
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    _execute(
+        url,
+        sql.SQL(f"SELECT pg_terminate_backend(pid) {others}"),
+        sql.SQL("DROP SCHEMA public CASCADE"),
+        sql.SQL("CREATE SCHEMA public"),
+    )
+
+
+def drop_database(url: str) -> None:
+    """Whoever is still connected."""
+    parts = urlsplit(url)
+    statement = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(parts.path[1:]))
+    _execute(parts._replace(path="/postgres").geturl(), statement)
 
 
 def create_database(server_url: str) -> str:
     """Create a database that is like no other; its URL. `server_url` names one in which we may."""
     name = f"t{uuid.uuid4().hex[:12]}"
     _execute(server_url, sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-    base, question_mark, query = server_url.partition("?")
-    return f"{base.rpartition('/')[0]}/{name}{question_mark}{query}"
+    return urlsplit(server_url)._replace(path=f"/{name}").geturl()
 
 
-def _execute(url: str, statement: sql.Composed) -> None:
+def _execute(url: str, *statements: sql.SQL | sql.Composed) -> None:
     with contextlib.closing(psycopg.connect(url, autocommit=True, connect_timeout=10)) as connection:
-        connection.execute(statement)
+        for statement in statements:
+            connection.execute(statement)
 
 
 def _tool(name: str) -> Path | None:

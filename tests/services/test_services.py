@@ -72,6 +72,14 @@ def test_a_test_has_a_postgres_database_of_its_own(postgres: str, postgres_url: 
     assert query(postgres_url, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
 
 
+@pytest.mark.parametrize("time", [1, 2])
+def test_a_postgres_database_is_emptied_after_each_test(postgres_url: str, time: int) -> None:
+    query(postgres_url, "CREATE TABLE seen (number bigint)")
+    forgotten = psycopg.connect(postgres_url)
+    forgotten.execute("SELECT * FROM seen")
+    forgotten.pgconn.finish()
+
+
 def test_a_test_has_an_empty_redis_database(redis_url: str) -> None:
     with contextlib.closing(redis_client.Redis.from_url(redis_url)) as client:
         assert client.dbsize() == 0
