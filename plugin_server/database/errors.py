@@ -15,6 +15,8 @@ _SQLITE_ERROR: Final = 1
 """SQLite's code for statements that it does not understand: no table of that name, bad syntax"""
 _AWAY_SQLSTATES: Final = frozenset({"25006", "25P03"})
 """Not OperationalErrors in psycopg: only reads are taken (a standby after a failover), the transaction was ended"""
+_TOO_MUCH: Final = "54"
+"""Class of SQLSTATEs for what no server takes, though an OperationalError in psycopg: a key too long for its index"""
 _MESSAGE_CHARACTERS: Final = 300
 
 
@@ -35,11 +37,13 @@ def database_errors(what: str = "the database does not answer") -> Iterator[None
 def _is_away(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return True
-    cause = error.orig
-    if isinstance(error, OperationalError | InterfaceError):
-        code = getattr(cause, "sqlite_errorcode", None)
-        return code is None or code & 0xFF != _SQLITE_ERROR
-    return getattr(cause, "sqlstate", None) in _AWAY_SQLSTATES
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if not isinstance(error, OperationalError | InterfaceError):
+        return sqlstate in _AWAY_SQLSTATES
+    if sqlstate is not None:
+        return not sqlstate.startswith(_TOO_MUCH)
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
+    return sqlite_code is None or sqlite_code & 0xFF != _SQLITE_ERROR
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@
     └── Transient             a dependency is away; the same work is run again after a backoff
         ├── EventLogUnavailable
         ├── DatabaseUnavailable
+        ├── CacheUnavailable
         ├── CommitOutcomeUnknown
         └── SandboxUnavailable
 
@@ -93,6 +94,10 @@ class EventLogUnavailable(Transient):
 
 class DatabaseUnavailable(Transient):
     """The database does not answer. Check that it is up and that DATABASE_URL names it."""
+
+
+class CacheUnavailable(Transient):
+    """The cache does not answer. Check that Redis is up and that CACHE_URL names it."""
 
 
 class CommitOutcomeUnknown(Transient):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -73,6 +74,17 @@ async def test_a_mistake_is_not_taken_for_an_outage(database: Database) -> None:
     with pytest.raises(IntegrityError), database_errors():
         async with database.write() as connection:
             await connection.execute(insert(storage), [ROW, ROW])
+
+
+async def test_a_key_too_long_for_postgres_is_not_taken_for_an_outage(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    try:
+        await migrate(database)
+        with pytest.raises(DBAPIError, match="index row"), database_errors():
+            async with database.write() as connection:
+                await connection.execute(insert(storage), ROW | {"key": random.Random(1).randbytes(4000).hex()})
+    finally:
+        await database.close()
 
 
 async def test_a_locked_file_is_an_outage(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
