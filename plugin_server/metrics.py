@@ -86,6 +86,11 @@ class Metrics:
             "Events taken by the capture endpoints.",
             registry=self.registry,
         )
+        self.delivery_taken = Counter(
+            "plugin_server_delivery_events_taken",
+            "Events read from the output topic for delivery. Flat while events_emitted grows: see /_ready.",
+            registry=self.registry,
+        )
         self.deliveries = Counter(
             "plugin_server_deliveries",
             "Events that delivery hooks were given, by install, hook and outcome (delivered, failed, parked, dead_letter). "

@@ -24,6 +24,8 @@ class DeadLetterReason(StrEnum):
     TOO_DEEP = "too_deep"
     TOO_LARGE = "too_large"
     LOOP = "loop"
+    UNDELIVERABLE = "undeliverable"
+    """An install could not be given it for as long as deliveries are kept, or more of them than are kept."""
     INTERNAL = "internal_error"
     """A fault of this server; its log has the details."""
 
