@@ -104,7 +104,7 @@ class Captures:
             for install_id, own in effects.by_install.items():
                 made += [
                     _Made(Capture(install_id, number, *posted), f"{parent.hook}+{_POSTED}")
-                    for number, posted in enumerate(own.posted)
+                    for number, posted in enumerate(own.posted_in_order)
                 ]
                 started += [(install_id, number, job) for number, job in enumerate(own.jobs)]
         verdict = self._judge(project, parent, made, len(started))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from plugin_server.host_api.ledger import StorageTransaction
+from plugin_server.host_api.storage_transaction import StorageTransaction
 from plugin_server.model.errors import Transient
 from plugin_server.model.origin import Origin
 from plugin_server.model.posted import PostedCapture
@@ -30,9 +30,17 @@ class InstallEffects:
     """Of one install."""
 
     jobs: list[JobRequest] = field(default_factory=list)
-    posted: list[PostedCapture] = field(default_factory=list)
+    posted: dict[int, list[PostedCapture]] = field(default_factory=dict)
+    """By the number of the call that sent them: calls end in any order"""
     metrics: list[tuple[str, str, float]] = field(default_factory=list)
     """Name, verb and amount"""
+    answer_bytes: int = 0
+    """Of the answers to its requests: they are kept until the run has ended"""
+
+    @property
+    def posted_in_order(self) -> list[PostedCapture]:
+        """In program order."""
+        return [posted for _, events in sorted(self.posted.items()) for posted in events]
 
 
 class RunEffects:

@@ -20,10 +20,12 @@ from plugin_server.host_api.request_rules import (
 )
 from plugin_server.host_api.side_doors import SideDoors
 from plugin_server.host_api.urls import parse_url
-from plugin_server.model.errors import AppError, InvalidArgument
+from plugin_server.model.errors import AppError, InvalidArgument, LimitReached
 from plugin_server.model.ids import idempotency_key
 
 REQUEST_BYTES: Final = 10 * 2**20
+RUN_ANSWERS_BYTES: Final = 64 * 2**20
+"""Of one install in one run. Answers are journaled for a replay, so a hook that asks on and on would fill the host's memory."""
 
 
 def make_fetch(
@@ -53,9 +55,23 @@ def make_fetch(
             answer = await doors.answer(context, parse_url(url), request)
             if answer is not None:
                 return answer
-            return encode_answer(await client.send(request, rules_of(context.install, access)))
+            return await send_out(client, context, request, access)
 
     return fetch
+
+
+async def send_out(
+    client: HttpClient, context: CallContext, request: HttpRequest, access: PrivateAccess
+) -> dict[str, Any]:
+    """The answer from the network. Raises as HttpClient.send, and LimitReached for more than a run may keep of them."""
+    response = await client.send(request, rules_of(context.install, access))
+    effects = context.effects.of(context.install.id)
+    effects.answer_bytes += len(response.body)
+    if effects.answer_bytes > RUN_ANSWERS_BYTES:
+        raise LimitReached(
+            f"the answers to this hook's requests are more than {RUN_ANSWERS_BYTES} bytes together: spread them over jobs"
+        )
+    return encode_answer(response)
 
 
 def key_of(context: CallContext) -> str:

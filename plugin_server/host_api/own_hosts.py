@@ -83,13 +83,13 @@ def is_capture_path(path: str, capture_paths: Collection[str]) -> bool:
 
 
 def make_redirect_check(hosts: OwnHosts, capture_paths: Collection[str]) -> Callable[[WebUrl, str], None]:
-    """For the HTTP client: refuses redirects that would post events past the loop guard, with `(url, method)` of the hop."""
+    """For the HTTP client: refuses redirects that would post events past the loop guard, given URL and method of the hop."""
 
-    def check(url: WebUrl, method: str) -> None:
+    def check(url: WebUrl, _method: str) -> None:
         side = hosts.side_of(url.origin)
         if side is Side.OWN:
             raise FetchRefused(f"the request was redirected to {url.origin}, which is this server: name it directly")
-        if side is Side.LINKED and method == "POST" and is_capture_path(url.path, capture_paths):
+        if side is Side.LINKED and is_capture_path(url.path, capture_paths):
             raise FetchRefused(
                 f"the request was redirected to the capture path {url.path} of {url.origin}: use posthog.capture"
             )

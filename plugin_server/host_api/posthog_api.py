@@ -14,10 +14,10 @@ from urllib.parse import unquote, urlencode
 
 import orjson
 
-from plugin_server.host_api.answers import encode_answer, json_answer
+from plugin_server.host_api.answers import json_answer
 from plugin_server.host_api.calls import CallContext, Handler
-from plugin_server.host_api.egress import PUBLIC_ONLY, PrivateAccess, rules_of
-from plugin_server.host_api.fetch import REQUEST_BYTES, key_of, named
+from plugin_server.host_api.egress import PUBLIC_ONLY, PrivateAccess
+from plugin_server.host_api.fetch import REQUEST_BYTES, key_of, named, send_out
 from plugin_server.host_api.http_client import HttpClient, HttpRequest
 from plugin_server.host_api.own_hosts import OwnHosts, Side
 from plugin_server.host_api.request_rules import check_body_size, check_headers, has_header
@@ -99,7 +99,7 @@ def make_api(
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
                 headers["Authorization"] = f"Bearer {bearer}"
             request = HttpRequest(method, url.text, headers, body, request.idempotency_key)
-            return encode_answer(await client.send(request, rules_of(context.install, access)))
+            return await send_out(client, context, request, access)
 
     return api
 

@@ -66,7 +66,9 @@ class SideDoors:
             | ({} if request.idempotency_key is None else {"idempotency-key": request.idempotency_key}),
             request.body,
         )
-        if request.method == "POST" and is_capture_path(url.path, self._capture_paths):
+        # PostHog takes events by GET as well, in the parameter `data`; our own endpoints do not.
+        may_post = request.method == "POST" or (side is Side.LINKED and "data" in asked.query)
+        if may_post and is_capture_path(url.path, self._capture_paths):
             return await self._capture(context, url, asked, is_own=side is Side.OWN)
         if side is Side.LINKED:
             return None
@@ -85,9 +87,9 @@ class SideDoors:
             return json_answer(parsed.status, url.text, parsed.body, parsed.headers) if is_own else None
         posted = context.effects.of(context.install.id).posted
         limit, name = _captures_allowed(context)
-        if len(posted) + len(parsed) > limit:
+        if sum(map(len, posted.values())) + len(parsed) > limit:
             raise LimitReached(f"more than {limit} captures for one event, those posted over HTTP included ({name})")
-        posted.extend(parsed)
+        posted[context.number] = parsed
         return {**json_answer(200, url.text, _CAPTURED), "captured": len(parsed)}
 
 

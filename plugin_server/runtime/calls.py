@@ -103,9 +103,14 @@ class PendingCalls:
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the hook waiting
             _log.exception("host_call_failed", project_id=project.id, call=request.name, exc_info=error)
             answer = [False, "the server failed to do this; its operator has been told", AppError.kind]
-        if self._host_calls.is_outside(request.name):
+        if self._host_calls.is_outside(request.name) and not _is_buffered(answer):
             effects.journal[request.install_id, request.number] = Answered(_digest(request), answer)
         self._reply([request.call_id, *answer])
+
+
+def _is_buffered(answer: list[Any]) -> bool:
+    """Did the call post events that joined the run's effects? A run that begins again must post them again."""
+    return isinstance(answer[1], dict) and "captured" in answer[1]
 
 
 def _digest(request: HostCallRequest) -> bytes:

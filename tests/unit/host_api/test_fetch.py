@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
 from plugin_server.host_api.calls import CallContext
-from plugin_server.host_api.fetch import make_fetch
+from plugin_server.host_api.fetch import RUN_ANSWERS_BYTES, make_fetch
 from plugin_server.host_api.http_client import HttpResponse
 from plugin_server.model.errors import FetchRefused, InvalidArgument, LimitReached
 from plugin_server.model.ids import idempotency_key
@@ -132,11 +134,21 @@ async def test_egress_holds():
         await fetch(["GET", "http://169.254.169.254/", {}, None])
 
 
+async def test_the_answers_of_one_run_are_bounded_together():
+    of = context()
+    client = FakeClient(HttpResponse(200, {}, "https://x/", bytes(RUN_ANSWERS_BYTES // 4)))
+    for number in range(4):
+        await fetch(["GET", URL, {}, None], client, of=replace(of, number=number))
+    with pytest.raises(LimitReached, match="spread them over jobs"):
+        await fetch(["GET", URL, {}, None], client, of=replace(of, number=4))
+    await fetch(["GET", URL, {}, None], client, of=context())
+
+
 # Side doors
 
 
 def posted(of: CallContext) -> list[str]:
-    return [capture.event for capture in of.effects.of(7).posted]
+    return [capture.event for capture in of.effects.of(7).posted_in_order]
 
 
 @pytest.mark.parametrize("posthog_host", [None, "https://ph.example"])
@@ -166,10 +178,32 @@ async def test_posted_events_count_against_the_limit():
     of = context()
     body = orjson.dumps({"api_key": TOKEN, "batch": [{"event": "a"}] * 3}).decode()
     arguments = ["POST", "https://plugins.example/batch", {}, {"text": body}]
-    await fetch(arguments, of=of)
+    await fetch(arguments, of=replace(of, number=1))
     with pytest.raises(LimitReached, match="captures_per_event"):
         await fetch(arguments, of=of)
     assert posted(of) == ["a"] * 3
+
+
+async def test_posted_events_are_in_program_order_however_long_each_takes():
+    of, handler = context(), make_fetch(FakeClient(), Doors().doors)
+
+    async def post(number: int, padding: str) -> None:
+        body = orjson.dumps({"api_key": TOKEN, "event": str(number), "padding": padding}).decode()
+        await handler(replace(of, number=number), ["POST", "https://plugins.example/e", {}, {"text": body}])
+
+    await asyncio.gather(post(2, ""), post(0, "x" * 300_000), post(1, ""), post(3, "x" * 300_000))
+    assert posted(of) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_a_linked_posthog_gets_no_events_of_ours_by_get_either(method: str):
+    of, client = context(), FakeClient()
+    doors = Doors(posthog_host="https://ph.example")
+    body = orjson.dumps({"api_key": TOKEN, "event": "a"}).decode()
+    answer = await fetch([method, "https://ph.example/e?data=x", {}, {"text": body}], client, doors, of=of)
+    assert (posted(of), answer["captured"], client.requests) == (["a"], 1, [])
+    await fetch(["GET", "https://ph.example/e", {}, None], client, doors, of=of)
+    assert len(client.requests) == 1
 
 
 async def test_jobs_and_schedules_may_post_more():

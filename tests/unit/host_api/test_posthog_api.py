@@ -93,7 +93,7 @@ async def test_a_foreign_host_gets_nothing_of_ours():
     await stage.ask("POST", "/capture", {"host": "https://other.example/", "headers": {"X-A": "b"}})
     headers = {"X-A": "b", "Content-Type": "application/json"}
     assert stage.sent == ("POST", "https://other.example/capture", headers, b"{}")
-    assert stage.context.effects.of(7).posted == []
+    assert stage.context.effects.of(7).posted == {}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ async def test_a_linked_posthog_without_a_key_is_an_error_that_names_the_setting
 async def test_events_posted_to_a_capture_path_join_the_captures(posthog_host: str | None):
     stage = Stage(posthog_host, key=None)
     answer = await stage.ask("POST", "/capture/", {"data": {"event": "a"}})
-    assert [capture.event for capture in stage.context.effects.of(7).posted] == ["a"]
+    assert [capture.event for capture in stage.context.effects.of(7).posted_in_order] == ["a"]
     assert (answer["status"], answer["captured"], answer["body"]) == (200, 1, {"text": '{"status": 1}'})
     assert stage.client.requests == []
 
@@ -150,7 +150,7 @@ async def test_events_posted_to_a_capture_path_join_the_captures(posthog_host: s
 async def test_events_for_another_project_go_on_to_the_linked_posthog():
     stage = Stage()
     await stage.ask("POST", "/capture/", {"data": {"event": "a"}, **KEYS})
-    assert stage.context.effects.of(7).posted == []
+    assert stage.context.effects.of(7).posted == {}
     assert stage.sent[1] == f"{LINKED}/capture/?token=phc_x"
 
 

@@ -186,6 +186,14 @@ async def test_what_is_only_buffered_is_asked_again_after_a_death():
     assert bench.replies == [[1, True, "old"], [2, True, "new"]]
 
 
+async def test_events_that_were_posted_are_posted_again_after_a_death():
+    bench = Bench()
+    run = work()
+    await bench.start(run)
+    await bench.answer(0, {"status": 200, "captured": 1})
+    assert answers(run) == {}
+
+
 @pytest.mark.parametrize("other", [{"name": "api"}, {"asked": 2}])
 async def test_an_answer_is_given_again_only_to_the_same_question(other):
     bench = Bench()
