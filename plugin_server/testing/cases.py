@@ -6,26 +6,27 @@ A case is one step (`hook` and what goes in and comes out) or several (`steps`).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from plugin_server.model.errors import ConfigurationError
+from plugin_server.model.errors import ConfigurationError, InvalidArgument
 from plugin_server.testing.apps import AppLike
+from plugin_server.testing.compare import COMPARED, State, differences
 from plugin_server.testing.harness import AppHarness, HookNotFound
-from plugin_server.testing.run import Run
 
-_NOT_YET: Final = ("http", "posthog_api", "storage_before", "cache_before", "geoip", "native_results", "kinesis")
-"""What the apps of such cases need from the host and this version does not have"""
-_COMPARED: Final = frozenset({"event_out", "events_out", "error", "error_kind", "captured", "logs", "http_requests"})
+_NATIVE: Final = ("native_results", "native_fail", "kinesis")
+"""Answers of client libraries that no app has here"""
 _KNOWN: Final = frozenset(
     """id title config attachments now setup_first hook job payload event_in events_in expect steps match
     ignore_event_properties app kind origin source note oracle_2022 random_note upstream_test_stale jobs_run_inline http
-    posthog_api storage_before cache_before geoip native_results native_fail kinesis""".split()  # noqa: SIM905
+    posthog_api storage_before cache_before geoip native_results native_fail kinesis storage_clear cache_clear
+    cache_set""".split()  # noqa: SIM905
 )
-_IGNORED: Final = frozenset({"error_text_is_js_engine"})
+_STEP: Final = frozenset(
+    "hook job payload event_in events_in expect note storage_clear cache_clear cache_set".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,39 +63,70 @@ def read_case(case: Any, file: str, number: int) -> dict[str, Any]:
     """A case with an id. Raises ConfigurationError for what is none, and for keys that no case has."""
     if not isinstance(case, dict) or not ("hook" in case or "job" in case or "steps" in case):
         raise ConfigurationError(f"{file}: case {number} needs `hook`, or `steps` that each have one.")
-    unknown = sorted(case.keys() - _KNOWN)
-    if unknown:
-        raise ConfigurationError(
-            f"{file}: case {number} has {', '.join(unknown)}; known are {', '.join(sorted(_KNOWN))}."
-        )
+    _refuse_unknown(case, _KNOWN, f"{file}: case {number}")
+    for place, step in enumerate(case.get("steps") or (), 1):
+        if not isinstance(step, dict) or not ("hook" in step or "job" in step):
+            raise ConfigurationError(f"{file}: case {number}, step {place} needs `hook` or `job`.")
+        _refuse_unknown(step, _STEP, f"{file}: case {number}, step {place}")
     return {"id": f"{Path(file).stem}/{number:03}", "title": "", **case}
 
 
+def _refuse_unknown(given: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        raise ConfigurationError(f"{where} has {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+
+
 async def run_case(app: AppLike, case: Mapping[str, Any]) -> CaseResult:
-    """Run one case in a harness of its own."""
+    """Run one case in a harness of its own. Raises ConfigurationError for an app that cannot be read."""
     name, title = str(case["id"]), str(case["title"])
     steps: list[Mapping[str, Any]] = case.get("steps") or [case]
-    lacking = sorted({key for key in _NOT_YET if case.get(key)})
-    lacking += sorted({key for step in steps for key in step.get("expect", {}) if key not in _COMPARED | _IGNORED})
+    lacking = sorted({key for key in _NATIVE if case.get(key)})
+    lacking += sorted({key for step in steps for key in step.get("expect") or () if key not in COMPARED})
     if lacking:
         return CaseResult(name, title, not_run=f"needs {', '.join(lacking)}, which this version does not have")
+    try:
+        harness = AppHarness(
+            app,
+            config=case.get("config") or {},
+            attachments=case.get("attachments") or {},
+            storage=case.get("storage_before") or {},
+            cache=case.get("cache_before") or {},
+            http=case.get("http") or (),
+            posthog_api=case.get("posthog_api") or (),
+            geoip=case.get("geoip") or {},
+            now=case.get("now"),
+            setup=case.get("setup_first", all(step.get("hook") != "setupPlugin" for step in steps)),
+            jobs_inline=case.get("jobs_run_inline", True),
+        )
+    except (ValueError, InvalidArgument) as error:
+        return CaseResult(name, title, (f"the case cannot be run: {error}",))
     problems: list[str] = []
-    async with AppHarness(
-        app,
-        config=case.get("config") or {},
-        attachments=case.get("attachments") or {},
-        now=case.get("now"),
-        setup=case.get("setup_first", all(step.get("hook") != "setupPlugin" for step in steps)),
-    ) as harness:
+    async with harness:
         for number, step in enumerate(steps, 1):
             where = f"step {number}: " if len(steps) > 1 else ""
             try:
-                run = await harness.run(_hook(step), *_arguments(step))
-            except HookNotFound as error:
+                problems += [f"{where}{problem}" for problem in await _run_step(harness, step, case)]
+            except (HookNotFound, InvalidArgument) as error:
                 problems.append(f"{where}{error}")
                 break
-            problems += [f"{where}{problem}" for problem in _differences(run, step, case)]
     return CaseResult(name, title, tuple(problems))
+
+
+async def _run_step(app: AppHarness, step: Mapping[str, Any], case: Mapping[str, Any]) -> list[str]:
+    if step.get("storage_clear"):
+        await app.change_storage({}, clear=True)
+    if step.get("cache_clear") or step.get("cache_set"):
+        await app.change_cache(step.get("cache_set") or {}, clear=bool(step.get("cache_clear")))
+    run = await app.run(_hook(step), *_arguments(step))
+    return differences(
+        run,
+        State(app.storage, app.cache, app.cache_ttl_seconds),
+        step.get("expect") or {},
+        whole=case.get("match", "exact") != "subset",
+        ignored=case.get("ignore_event_properties") or (),
+        now=case.get("now"),
+    )
 
 
 def _hook(step: Mapping[str, Any]) -> str:
@@ -106,87 +138,3 @@ def _arguments(step: Mapping[str, Any]) -> list[Any]:
         if key in step:
             return [step[key]]
     return []
-
-
-def _differences(run: Run, step: Mapping[str, Any], case: Mapping[str, Any]) -> list[str]:
-    expect: Mapping[str, Any] = step.get("expect") or {}
-    whole = case.get("match", "exact") != "subset"
-    ignored = case.get("ignore_event_properties") or ()
-    problems: list[str] = []
-    if "error" in expect or "error_kind" in expect:
-        problems += _error_differences(run, expect)
-    elif run.error is not None:
-        return [f"failed: {run.error}"]
-    for key in ("event_out", "events_out"):
-        if key in expect:
-            _compare(key, expect[key], run.event, problems, whole=whole, ignored=ignored)
-    if "captured" in expect:
-        found = [
-            _as_expected(capture, wanted) for capture, wanted in zip(run.captured, expect["captured"], strict=False)
-        ]
-        found += [dict(capture) for capture in run.captured[len(found) :]]
-        _compare("captured", expect["captured"], found, problems, whole=whole, ignored=())
-    if "http_requests" in expect:
-        _compare("http_requests", expect["http_requests"], run.requests, problems, whole=False, ignored=())
-    if "logs" in expect:
-        _compare("logs", expect["logs"], run.logs, problems, whole=False, ignored=())
-    return problems
-
-
-def _error_differences(run: Run, expect: Mapping[str, Any]) -> list[str]:
-    """`error_kind` is one of `RunError.kind`, or `fatal`: any but `retry`."""
-    error = run.error
-    if error is None:
-        return [f"no error, but one was expected: {expect.get('error') or expect.get('error_kind')}"]
-    problems = []
-    kind = expect.get("error_kind")
-    if kind is not None and not (error.kind == kind or (kind == "fatal" and error.kind != "retry")):
-        problems.append(f"error: of kind {error.kind} instead of {kind}")
-    wanted = expect.get("error")
-    if wanted is not None and not expect.get("error_text_is_js_engine") and not error.message.endswith(str(wanted)):
-        problems.append(f"error: {error.message!r} instead of {wanted!r}")
-    return problems
-
-
-def _as_expected(capture: Mapping[str, Any], wanted: Any) -> dict[str, Any]:
-    """A capture without what the server adds and the case does not name."""
-    if not isinstance(wanted, Mapping):
-        return dict(capture)
-    named = wanted.get("properties") or {}
-    properties = {
-        key: value
-        for key, value in capture["properties"].items()
-        if key in named or key not in ("$lib", "$lib_version", "distinct_id")
-    }
-    return {key: properties if key == "properties" else value for key, value in capture.items() if key in wanted}
-
-
-def _compare(
-    where: str, wanted: Any, found: Any, problems: list[str], *, whole: bool, ignored: tuple[str, ...] | list[str]
-) -> None:
-    if isinstance(wanted, Mapping) and wanted.keys() == {"$any"}:
-        return
-    if isinstance(wanted, Mapping) and wanted.keys() == {"$regex"}:
-        if not isinstance(found, str) or not re.search(wanted["$regex"], found):
-            problems.append(f"{where}: {found!r} does not match {wanted['$regex']!r}")
-    elif isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        skip = set(ignored) if where.endswith("properties") else set()
-        problems += [
-            f"{where}.{key} is missing, {wanted[key]!r} was expected" for key in wanted.keys() - found.keys() - skip
-        ]
-        if whole:
-            problems += [
-                f"{where}.{key} is {found[key]!r}, nothing was expected" for key in found.keys() - wanted.keys() - skip
-            ]
-        for key in (wanted.keys() & found.keys()) - skip:
-            _compare(f"{where}.{key}", wanted[key], found[key], problems, whole=whole, ignored=ignored)
-    elif isinstance(wanted, list) and isinstance(found, list):
-        if len(wanted) != len(found):
-            problems.append(f"{where} has {len(found)} entries, {len(wanted)} were expected")
-        for number, (one, other) in enumerate(zip(wanted, found, strict=False)):
-            _compare(f"{where}[{number}]", one, other, problems, whole=whole, ignored=ignored)
-    elif type(wanted) in (int, float) and type(found) in (int, float):
-        if wanted != found:
-            problems.append(f"{where} is {found!r}, {wanted!r} was expected")
-    elif wanted != found or type(wanted) is not type(found):
-        problems.append(f"{where} is {found!r}, {wanted!r} was expected")

@@ -16,7 +16,8 @@ from plugin_server.model.project import Limits, LoopPolicy, Project
 from plugin_server.testing.apps import AppLike, make_installs
 from plugin_server.testing.host import HarnessHost
 from plugin_server.testing.run import Node, Run, RunError, Tree
-from plugin_server.testing.runner import DELIVERIES, Runner, Unsettled, broken_run
+from plugin_server.testing.runner import DELIVERIES, Runner, broken_run
+from plugin_server.testing.settlement import Unsettled
 
 _PROJECT_ID: Final = 1
 

@@ -32,17 +32,19 @@ from plugin_server.testing.network import HOSTS, PERSONAL_API_KEY, Asker, MockDo
 class HarnessEffects(RunEffects):
     """The effects of one run, and what a test sees of it besides."""
 
-    __slots__ = ("api_calls", "requests")
+    __slots__ = ("api_calls", "api_requests", "requests")
 
     def __init__(self, project: Project, origin: Origin, journal: Journal | None = None) -> None:
         super().__init__(project, origin, journal)
         self.requests: list[dict[str, Any]] = []
+        self.api_requests: list[dict[str, Any]] = []
+        """Those of the requests that posthog.api made"""
         self.api_calls: list[dict[str, Any]] = []
 
     def again(self) -> HarnessEffects:
         """Those of the run that repeats this one: what was asked outside is not asked again."""
         other = HarnessEffects(self.project, self.origin, self.journal)
-        other.requests, other.api_calls = self.requests, self.api_calls
+        other.requests, other.api_requests, other.api_calls = self.requests, self.api_requests, self.api_calls
         return other
 
 
@@ -96,12 +98,12 @@ class HarnessHost:
         is_api = request.name == "api"
         if is_api:
             run.api_calls.append(_describe_api_call(request.arguments))
-        asker.set(Asker(run.requests, run.project.id, is_api))
+        asker.set(Asker(run.project.id, run.requests, run.api_requests if is_api else None))
         return await self._api.answer(run.project, run, request)
 
     async def send(self, effects: HarnessEffects, install: Install, request: HttpRequest) -> HttpResponse:
         """A request that the host makes in an app's name. Raises AppError."""
-        asker.set(Asker(effects.requests, effects.project.id))
+        asker.set(Asker(effects.project.id, effects.requests))
         return await self.network.send(request, rules_of(install))
 
     def cache_of(self, install: Install) -> dict[str, Any]:

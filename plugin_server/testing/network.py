@@ -36,11 +36,18 @@ _UNMATCHED: Final = b"{}"
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """On whose behalf a request is sent: it is added to `requests`. `is_api`: by `posthog.api`."""
+    """On whose behalf a request is sent. It is added to `requests`, by `posthog.api` also to `api_requests`."""
 
-    requests: list[dict[str, Any]]
     project_id: int
-    is_api: bool = False
+    requests: list[dict[str, Any]]
+    api_requests: list[dict[str, Any]] | None = None
+
+    def sends(self, hop: Hop, url: str, idempotency_key: str | None) -> None:
+        """List a request."""
+        request = describe(hop, url, idempotency_key)
+        self.requests.append(request)
+        if self.api_requests is not None:
+            self.api_requests.append(request)
 
 
 asker: ContextVar[Asker] = ContextVar("asker")
@@ -61,7 +68,7 @@ class MockNetwork:
         as_given = request.url
         for _ in range(_REDIRECTS + 1):
             self._check(hop.url, rules)
-            asker.get().requests.append(describe(hop, as_given, request.idempotency_key))
+            asker.get().sends(hop, as_given, request.idempotency_key)
             response = self._answer(hop, as_given)
             location = response.headers.get("location")
             if response.status not in REDIRECT_STATUSES or location is None:
@@ -73,7 +80,7 @@ class MockNetwork:
 
     def _answer(self, hop: Hop, as_given: str) -> HttpResponse:
         found = None
-        if asker.get().is_api:
+        if asker.get().api_requests is not None:
             found = self._posthog_api.answer(hop.method, hop.url, asker.get().project_id)
         found = found or self._http.answer(hop.method, hop.url, as_given)
         return found or HttpResponse(200, {"content-type": "application/json"}, hop.url.text, _UNMATCHED)
@@ -97,7 +104,7 @@ class MockDoors(SideDoors):
         answer = await super().answer(context, url, request)
         if answer is not None:
             hop = Hop(request.method, url, request.headers, request.body)
-            asker.get().requests.append(describe(hop, request.url, request.idempotency_key))
+            asker.get().sends(hop, request.url, request.idempotency_key)
         return answer
 
 

@@ -34,6 +34,8 @@ class Run:
     """`{"method", "url", "headers", "body", "json", "idempotency_key"}` of each request, in order, whoever made it"""
     api_calls: list[dict[str, Any]] = field(default_factory=list)
     """`{"method", "path", "options"}` of each call of `posthog.api`, as the app wrote it"""
+    api_requests: list[dict[str, Any]] = field(default_factory=list)
+    """Those of the requests that `posthog.api` made"""
     jobs: list[dict[str, Any]] = field(default_factory=list)
     """`{"job", "payload", "run_at"}` of each job that was started; `run_at` is ISO text, None for now"""
     logs: list[dict[str, Any]] = field(default_factory=list)

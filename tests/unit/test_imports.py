@@ -114,6 +114,7 @@ RULES = (
             MODEL,
             *SANDBOX_BORDER,
             "plugin_server.capture",
+            "plugin_server.delivery",
             "plugin_server.runtime",
             "plugin_server.host_api",
             "plugin_server.registry",
