@@ -22,6 +22,7 @@ from plugin_server.host_api.own_hosts import OwnHosts, listener_origins, make_ow
 from plugin_server.host_api.posthog_api import make_api
 from plugin_server.host_api.side_doors import OwnApi, SideDoors
 from plugin_server.host_api.storage import storage_handlers
+from plugin_server.host_api.webhook import make_webhook_sender
 from plugin_server.model.errors import ConfigurationError, InvalidArgument
 from plugin_server.settings import Settings
 
@@ -29,7 +30,7 @@ _EVERYWHERE: Final = "*"
 
 
 class HostCalls:
-    """`api` answers them. `client` and `access` serve the host's own requests for apps too (composeWebhook)."""
+    """`api` answers them; `send_webhook` makes the requests that apps compose."""
 
     def __init__(
         self, settings: Settings, database: Database, ledger: Ledger, own_api: OwnApi, listening: tuple[str, int]
@@ -47,6 +48,7 @@ class HostCalls:
         )
         self.cache: Cache = RedisCache(settings.cache_url) if settings.cache_url else DatabaseCache(database)
         doors = SideDoors(hosts, own_api, parse_capture, CAPTURE_PATHS)
+        self.send_webhook = make_webhook_sender(self.client, doors, access=self.access)
         self.api = HostApi(
             {
                 "fetch": make_fetch(self.client, doors, access=self.access),

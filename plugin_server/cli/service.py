@@ -22,6 +22,7 @@ from plugin_server.admin.api.routes import api_routes
 from plugin_server.admin.health import health_routes
 from plugin_server.admin.tail import TailHub, tail_routes, tail_socket_path
 from plugin_server.capture.endpoints import capture_routes
+from plugin_server.cli.delivery_role import DeliveryLanes
 from plugin_server.cli.effects import Effects
 from plugin_server.cli.host_calls import HostCalls
 from plugin_server.cli.ingestion_role import IngestionLanes
@@ -29,6 +30,7 @@ from plugin_server.cli.record_limit import require_record_limit
 from plugin_server.cli.sandbox_report import OwnersReport
 from plugin_server.database.engine import Database, sqlite_url
 from plugin_server.database.migrate import migrate
+from plugin_server.delivery.deliveries import Deliveries
 from plugin_server.eventlog.embedded import EmbeddedEventLog
 from plugin_server.eventlog.kafka import KafkaEventLog
 from plugin_server.eventlog.port import EventLog, OutputRecord
@@ -69,6 +71,7 @@ class Service:
         self._not_started: str | None = "starting"
         self._log_trouble: str | None = None
         self._supervisors: dict[str, LaneSupervisor] = {}
+        self._deliveries: Deliveries | None = None
         self._wakeups = Wakeups()
         self._database: Database
         self._own_api: OwnApi
@@ -133,6 +136,8 @@ class Service:
             host_api = calls.api
             if Role.INGESTION in self._settings.roles:
                 await self._start_ingestion(stack, tasks, event_log, effects, host_api)
+            if Role.DELIVERY in self._settings.roles:
+                await self._start_delivery(stack, tasks, effects, calls)
             await self._serve_tail(stack)
             self._not_started = None
             _log.info("started", roles=[str(role) for role in self._settings.roles], topics=self._topics.ingestion)
@@ -168,6 +173,40 @@ class Service:
         self._supervisors["ingestion"] = supervisor
         await event_log.join(group, self._topics.ingestion, supervisor)
         tasks.create_task(supervisor.run(), name="ingestion-lanes")
+
+    async def _start_delivery(
+        self, stack: AsyncExitStack, tasks: asyncio.TaskGroup, effects: Effects, calls: HostCalls
+    ) -> None:
+        event_log = self._make_event_log()
+        stack.push_async_callback(event_log.stop)
+        await event_log.start()
+        await event_log.ensure_topics(self._topics.all, self._settings.topic_partitions)
+        report = OwnersReport(event_log, self._logs, self._metrics, tasks, effects.settle_setup)
+        stack.push_async_callback(report.drain)
+        pool = self._make_pool(calls.api, report)
+        await pool.start()
+        stack.push_async_callback(pool.stop)
+        group = f"{self._settings.consumer_group}-delivery"
+        lanes = DeliveryLanes(
+            self._settings,
+            group,
+            self._topics,
+            self._registry,
+            self._database,
+            pool,
+            effects,
+            calls,
+            self._logs,
+            self._metrics,
+            _instance_id(self._settings),
+        )
+        stack.push_async_callback(lanes.deliveries.close)
+        supervisor = LaneSupervisor(event_log, lanes.make, self._metrics)
+        self._supervisors[Role.DELIVERY] = supervisor
+        self._deliveries = lanes.deliveries
+        await event_log.join(group, self._topics.events, supervisor)
+        tasks.create_task(lanes.deliveries.run(), name="deliveries")
+        tasks.create_task(supervisor.run(), name="delivery-lanes")
 
     async def _connect(self, event_log: EventLog) -> None:
         delay = _START_BACKOFF_SECONDS
@@ -309,6 +348,8 @@ class Service:
         checks: dict[str, str | None] = {"start": self._not_started, "event_log": self._log_trouble}
         for role, supervisor in self._supervisors.items():
             checks["lanes" if role == Role.INGESTION else f"{role} lanes"] = supervisor.not_ready()
+        if self._deliveries is not None:
+            checks["deliveries"] = self._deliveries.not_ready()
         return checks
 
 

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import structlog
 
 from plugin_server.delivery.parcel import Parcel
-from plugin_server.delivery.webhook import COMPOSE_WEBHOOK, SendWebhook, Webhook, read_webhook
+from plugin_server.delivery.webhook import COMPOSE_WEBHOOK, WEBHOOK_CALL, SendWebhook, Webhook, read_webhook
 from plugin_server.eventlog.port import OutputRecord
+from plugin_server.host_api.calls import CallContext
 from plugin_server.host_api.captures import Parent
 from plugin_server.host_api.commit import Commitment, Completion, Outcome
 from plugin_server.host_api.invoke import Called
@@ -99,9 +100,10 @@ class Caller:
             return Answer(None, HookFailure(install.id, "host", str(error), None, retryable=True))
         if called.failure is not None or parcel.hook != COMPOSE_WEBHOOK:
             return Answer(called, called.failure)
-        failure = await self._send(parcel, called.value)
+        failure = await self._send(parcel, called)
         if failure is None:
             return Answer(called, None)
+        called.effects.forget([install.id])
         line = LogLine(install.id, "ERROR", f"composeWebhook: {failure.message}", "PLUGIN")
         return Answer(called._replace(failure=failure, captures=(), logs=(*called.logs, line)), failure)
 
@@ -110,14 +112,15 @@ class Caller:
             parcel.project, parcel.install.id, parcel.hook, parcel.arguments, parcel.origin, previous=previous
         )
 
-    async def _send(self, parcel: Parcel, value: Any) -> HookFailure | None:
+    async def _send(self, parcel: Parcel, called: Called) -> HookFailure | None:
         """Make the request that the app composed; why it failed, if it did."""
         install_id = parcel.install.id
         try:
-            webhook = read_webhook(value)
+            webhook = read_webhook(called.value)
             if webhook is None:
                 return None
-            status = await self._send_webhook(parcel.project, parcel.install, parcel.origin, webhook)
+            context = CallContext(parcel.project, parcel.install, WEBHOOK_CALL, called.effects)
+            status = await self._send_webhook(context, webhook)
         except FetchRefused as error:
             return HookFailure(install_id, "app", str(error), None)
         except FetchFailed as error:

@@ -7,9 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from plugin_server.host_api.calls import CallContext
 from plugin_server.model.errors import InvalidArgument
-from plugin_server.model.origin import Origin
-from plugin_server.model.project import Install, Project
 
 COMPOSE_WEBHOOK: Final = "composeWebhook"
 _FIELDS: Final = frozenset({"url", "body", "headers", "method"})
@@ -25,10 +24,12 @@ class Webhook(NamedTuple):
     body: bytes
 
 
-SendWebhook = Callable[[Project, Install, Origin, Webhook], Awaitable[int]]
-"""Sends it under the install's egress rules, with an Idempotency-Key of the origin; the status of the answer.
+WEBHOOK_CALL: Final = 1_000_000
+"""Its number among the host calls of its run: beyond all that the hook itself can make"""
+SendWebhook = Callable[[CallContext, Webhook], Awaitable[int]]
+"""Sends it as if the hook had fetched it: egress rules, own hosts, Idempotency-Key; the status of the answer.
 
-Raises FetchFailed, FetchRefused, InvalidArgument, LimitReached.
+Raises FetchFailed, FetchRefused, InvalidArgument, LimitReached, Transient.
 """
 
 

@@ -59,7 +59,8 @@ class Called(NamedTuple):
     def leaves_effects(self) -> bool:
         """Did it leave anything beside log lines and what it did outside?"""
         storage = self.effects.storage
-        return bool(self.captures or self.effects.by_install or storage.writes or storage.reads)
+        buffered = any(own.jobs or own.posted or own.metrics for own in self.effects.by_install.values())
+        return bool(self.captures or buffered or storage.writes or storage.reads)
 
 
 class Invoker:
@@ -102,7 +103,7 @@ class Invoker:
 
         Raises HookMissing, and Transient when something that the hook needed is away: it has to be called again then.
         """
-        effects = RunEffects(project, origin, previous.effects.journal if previous is not None else None)
+        effects = previous.effects.again() if previous is not None else RunEffects(project, origin)
         encoded = arguments if isinstance(arguments, bytes) else orjson.dumps(list(arguments))
         try:
             result = await self._hooks.invoke(project, install_id, hook, encoded, effects, max_captures=max_captures)
