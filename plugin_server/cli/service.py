@@ -179,8 +179,7 @@ class Service:
     ) -> None:
         event_log = self._make_event_log()
         stack.push_async_callback(event_log.stop)
-        await event_log.start()
-        await event_log.ensure_topics(self._topics.all, self._settings.topic_partitions)
+        await self._connect(event_log)
         report = OwnersReport(event_log, self._logs, self._metrics, tasks, effects.settle_setup)
         stack.push_async_callback(report.drain)
         pool = self._make_pool(calls.api, report)
