@@ -17,9 +17,10 @@ from plugin_server.host_api.app_metrics import AppMetrics
 from plugin_server.host_api.captures import Captures, CutNotice, Parent
 from plugin_server.host_api.commit import Committer, read_stored
 from plugin_server.host_api.effects import RunEffects
-from plugin_server.host_api.ledger import Key, Ledger, Stored
+from plugin_server.host_api.ledger import Ledger
 from plugin_server.host_api.logs import LogEntries
 from plugin_server.host_api.outbox import Outbox
+from plugin_server.host_api.storage_values import Key, Stored
 from plugin_server.metrics import Metrics
 from plugin_server.model.errors import Transient
 from plugin_server.model.lineage import Lineage

@@ -26,7 +26,9 @@ from plugin_server.database.errors import database_errors
 from plugin_server.database.tables import jobs, outbox, storage
 from plugin_server.eventlog.headers_codec import encode_headers
 from plugin_server.eventlog.port import OutputRecord
-from plugin_server.host_api.ledger import MISSING, Key, Ledger, StorageTransaction, Stored, Unit
+from plugin_server.host_api.ledger import Ledger, Unit
+from plugin_server.host_api.storage_transaction import StorageTransaction
+from plugin_server.host_api.storage_values import MISSING, Key, Stored
 from plugin_server.model.errors import DatabaseUnavailable
 from plugin_server.model.job import NewJob
 

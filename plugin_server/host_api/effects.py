@@ -46,7 +46,7 @@ class InstallEffects:
 class RunEffects:
     """Of one event's chain, or of one call of another hook."""
 
-    __slots__ = ("by_install", "journal", "origin", "project", "storage", "trouble")
+    __slots__ = ("_troubles", "by_install", "journal", "origin", "project", "storage")
 
     def __init__(self, project: Project, origin: Origin, journal: Journal | None = None) -> None:
         """`journal` is that of the run that this one repeats."""
@@ -55,8 +55,13 @@ class RunEffects:
         self.journal: Journal = journal if journal is not None else {}
         self.by_install: dict[int, InstallEffects] = {}
         self.storage = StorageTransaction()
-        self.trouble: Transient | None = None
-        """What was away when the run asked for it: its outcome does not count"""
+        self._troubles: dict[int, Transient] = {}
+
+    def again(self) -> RunEffects:
+        """Of the run that takes the place of this one, whose reads are stale: what came from outside is answered again."""
+        following = RunEffects(self.project, self.origin, self.journal)
+        following.storage = self.storage.again()
+        return following
 
     def of(self, install_id: int) -> InstallEffects:
         """Those of an install, to be added to."""
@@ -70,11 +75,16 @@ class RunEffects:
         for install_id in install_ids:
             self.by_install.pop(install_id, None)
             self.storage.drop(install_id)
-        self.trouble = None
+            self._troubles.pop(install_id, None)
 
-    def note_trouble(self, error: Transient) -> None:
+    def note_trouble(self, install_id: int, error: Transient) -> None:
         """As `trouble` says."""
-        self.trouble = error
+        self._troubles[install_id] = error
+
+    @property
+    def trouble(self) -> Transient | None:
+        """What was away when the run asked for it, if anything was: its outcome does not count."""
+        return next(iter(self._troubles.values()), None)
 
     @property
     def jobs(self) -> int:

@@ -21,65 +21,33 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import orjson
 
-from plugin_server.model.errors import InvalidArgument
+from plugin_server.host_api.storage_transaction import StorageTransaction
+from plugin_server.host_api.storage_values import MISSING, Add, Key, Operation, Stored, Write, encode_number, number_of
 
-Key = tuple[int, str]
-"""Install and key"""
 FRESH_SECONDS: Final = 1.0
 """What was read from the database is not read again for so long"""
 CONTENDED_SECONDS: Final = 5.0
 WAIT_SECONDS: Final = 1.0
-"""For one earlier reader of a contended key; then it is read all the same"""
+"""For one earlier reader of a contended key; then it is read all the same. Doubled each time that the earlier one was stale"""
+WAIT_DOUBLINGS: Final = 5
 KEPT_SECONDS: Final = 60.0
 KEPT_ENTRIES: Final = 20_000
-_LARGEST: Final = 2**63 - 1
+KEPT_BYTES: Final = 64 * 2**20
+"""Of values; beyond it those that are not fresh are read again when they are asked for"""
+_PRUNE_SECONDS: Final = 1.0
 
-
-class Stored(NamedTuple):
-    """A key as the database has it. `value` is JSON, None where there is none; `version` is 0 then."""
-
-    value: bytes | None
-    version: int
-
-
-MISSING: Final = Stored(None, 0)
 ReadStored = Callable[[Sequence[Key]], Awaitable[Mapping[Key, Stored]]]
 """Reads keys from the database; those that it lacks may be left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Set to this JSON; None deletes."""
-
-    value: bytes | None
-
-    def apply(self, value: bytes | None) -> bytes | None:
-        del value
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """Add to the number that is there. What is no number (it was one when the app looked) counts as 0."""
-
-    by: float
-
-    def apply(self, value: bytes | None) -> bytes | None:
-        found = None if value is None else orjson.loads(value)
-        return _encode((found if type(found) in (int, float) else 0) + self.by)
-
-
-Operation = Write | Add
 
 
 class _Entry:
     """One key: what the database has (`base`), and on top of it what finished units do that are not stored yet."""
 
-    __slots__ = ("base", "contended_until", "holders", "pending", "read_at", "stamp", "value")
+    __slots__ = ("base", "contended_until", "holders", "is_hollow", "pending", "read_at", "stamp", "value")
 
     def __init__(self, base: Stored, stamp: int, now: float) -> None:
         self.base = base
@@ -91,6 +59,8 @@ class _Entry:
         self.contended_until = 0.0
         self.holders: list[StorageTransaction] = []
         """Unfinished runs that read it while it was contended, in order"""
+        self.is_hollow = False
+        """Only the version is kept, for want of room"""
 
     def recompute(self, stamp: int) -> None:
         value = self.base.value
@@ -99,50 +69,24 @@ class _Entry:
         if value != self.value:
             self.value, self.stamp = value, stamp
 
+    def hollow(self) -> None:
+        """Forget the value of one that has nothing pending. Who has read it is no more stale than before."""
+        self.base = Stored(None, self.base.version)
+        self.value = None
+        self.is_hollow = True
 
-class StorageTransaction:
-    """What one run has read and wants to write."""
-
-    __slots__ = ("_held", "finished", "increments", "order", "reads", "writes")
-
-    def __init__(self) -> None:
-        self.reads: dict[Key, int] = {}
-        """The stamp of the key's entry when it was read"""
-        self.increments: dict[tuple[int, int], tuple[Key, int]] = {}
-        """By install and number of the call: a read only if the app looks at the answer"""
-        self.writes: dict[Key, Operation] = {}
-        self.order = 0
-        self.finished = asyncio.Event()
-        self._held: list[_Entry] = []
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.reads or self.writes or self.increments)
-
-    def hold(self, entry: _Entry) -> None:
-        entry.holders.append(self)
-        self._held.append(entry)
-
-    def abandon(self) -> None:
-        """It is over, and nobody has to wait for it."""
-        for entry in self._held:
-            entry.holders.remove(self)
-        self._held.clear()
-        self.finished.set()
-
-    def drop(self, install_id: int) -> None:
-        """Forget what one install read and wrote."""
-        self.reads = {key: stamp for key, stamp in self.reads.items() if key[0] != install_id}
-        self.writes = {key: operation for key, operation in self.writes.items() if key[0] != install_id}
-        self.increments = {call: read for call, read in self.increments.items() if call[0] != install_id}
-
-    def look_at_increments(self, unheard: Iterable[tuple[int, int]]) -> None:
-        """All increments but these were looked at, so they are reads."""
-        for call in unheard:
-            self.increments.pop(call, None)
-        for key, stamp in self.increments.values():
-            self.reads.setdefault(key, stamp)
-        self.increments.clear()
+    def fill(self, stored: Stored, stamp: int) -> None:
+        """The database has this."""
+        if self.pending:
+            if self.is_hollow:
+                # The version stays: what is pending may have read that one, and the committer finds out.
+                self.base, self.is_hollow = Stored(stored.value, self.base.version), False
+                self.recompute(stamp)
+            return
+        if self.is_hollow and stored.version == self.base.version:
+            self.value = stored.value
+        self.base, self.is_hollow = stored, False
+        self.recompute(stamp)
 
 
 @dataclass(eq=False, slots=True)
@@ -165,6 +109,10 @@ class Ledger:
         self._orders = itertools.count(1)
         self._loading: dict[Key, asyncio.Future[_Entry]] = {}
         self._wanted: list[Key] = []
+        self._readings: set[asyncio.Task[None]] = set()
+        self._added_bytes = 0
+        """To the values that are kept, since they were last counted"""
+        self._prune_at = 0.0
         self._units: dict[Unit, None] = {}
         """Finished and not stored, in order"""
 
@@ -172,47 +120,54 @@ class Ledger:
 
     async def get(self, transaction: StorageTransaction, key: Key) -> bytes | None:
         """The value's JSON, None if there is none. Raises the database's errors."""
-        own = transaction.writes.get(key)
-        if isinstance(own, Write):
-            return own.value
-        entry = await self._entry_for(transaction, key)
-        transaction.reads.setdefault(key, entry.stamp)
-        later = transaction.writes.get(key) if own is not None else None
-        return later.apply(entry.value) if later is not None else entry.value
+        async with transaction.turn(key):
+            return await self._get(transaction, key)
 
     def set(self, transaction: StorageTransaction, key: Key, value: bytes | None) -> None:
-        """Set to JSON, None deletes."""
+        """Set to JSON, None deletes. By whoever has no other call under way."""
         transaction.writes[key] = Write(value)
+
+    async def set_in_turn(self, transaction: StorageTransaction, key: Key, value: bytes | None) -> None:
+        """The same, after the run's earlier calls on the key."""
+        async with transaction.turn(key):
+            transaction.writes[key] = Write(value)
 
     async def increment(
         self, transaction: StorageTransaction, key: Key, by: float, call: tuple[int, int]
     ) -> int | float:
         """The new number. Raises InvalidArgument if what is there is no number. `call` is the install and the call's number."""
-        own = transaction.writes.get(key)
-        if not isinstance(own, Write):
-            entry = await self._entry_for(transaction, key)
-            transaction.increments[call] = (key, entry.stamp)
-            before = entry.value
-        else:
-            before = None
-        own = transaction.writes.get(key)
-        after = _number(before if own is None else own.apply(before)) + by
-        encoded = _encode(after)
-        match own:
-            case None:
-                transaction.writes[key] = Add(by)
-            case Add():
-                transaction.writes[key] = Add(own.by + by)
-            case Write():
-                transaction.writes[key] = Write(encoded)
-        return orjson.loads(encoded)  # type: ignore[no-any-return]
+        async with transaction.turn(key):
+            own = transaction.writes.get(key)
+            before: bytes | None = None
+            if not isinstance(own, Write):
+                entry = await self._entry_for(transaction, key)
+                transaction.increments[call] = (key, entry.stamp)
+                before = entry.value
+            encoded = encode_number(number_of(before if own is None else own.apply(before)) + by)
+            match own:
+                case None:
+                    transaction.writes[key] = Add(by)
+                case Add():
+                    transaction.writes[key] = Add(own.by + by)
+                case Write():
+                    transaction.writes[key] = Write(encoded)
+            return orjson.loads(encoded)  # type: ignore[no-any-return]
 
     async def set_if_absent(self, transaction: StorageTransaction, key: Key, value: bytes) -> bool:
         """Set it if there is nothing; whether it was set."""
-        if await self.get(transaction, key) is not None:
-            return False
-        transaction.writes[key] = Write(value)
-        return True
+        async with transaction.turn(key):
+            if await self._get(transaction, key) is not None:
+                return False
+            transaction.writes[key] = Write(value)
+            return True
+
+    async def _get(self, transaction: StorageTransaction, key: Key) -> bytes | None:
+        own = transaction.writes.get(key)
+        if isinstance(own, Write):
+            return own.value
+        entry = await self._entry_for(transaction, key)
+        transaction.reads.setdefault(key, entry.stamp)
+        return entry.value if own is None else own.apply(entry.value)
 
     # Finishing, by whoever made the runs
 
@@ -262,9 +217,10 @@ class Ledger:
         for key, stored in written.items():
             entry = self._entries[key]
             entry.pending = [(unit, operation) for unit, operation in entry.pending if unit not in gone]
-            entry.base = stored
+            entry.base, entry.is_hollow = stored, False
             entry.read_at = self._clock()
             entry.recompute(next(self._stamps))
+            self._added_bytes += len(stored.value or b"")
         self._prune()
 
     def read_anew(self, found: Mapping[Key, Stored]) -> None:
@@ -272,7 +228,7 @@ class Ledger:
         for key, stored in found.items():
             entry = self._entries.get(key)
             if entry is not None:
-                entry.base = stored
+                entry.base, entry.is_hollow = stored, False
                 entry.stamp = next(self._stamps)
                 entry.read_at = self._clock()
                 entry.recompute(next(self._stamps))
@@ -306,6 +262,7 @@ class Ledger:
             unit.is_stale = True
         for entry in self._entries.values():
             entry.pending.clear()
+            entry.value = entry.base.value
             entry.read_at = -math.inf
             entry.stamp = next(self._stamps)
         return units
@@ -320,17 +277,21 @@ class Ledger:
         while True:
             entry = self._entries.get(key)
             now = self._clock()
-            if entry is None or (not entry.pending and now - entry.read_at > FRESH_SECONDS):
+            if entry is None or entry.is_hollow or (not entry.pending and now - entry.read_at > FRESH_SECONDS):
                 entry = await self._load(key)
-            if entry.contended_until <= now or transaction in entry.holders:
+            if entry.contended_until <= now:
                 return entry
+            holders = entry.holders = [holder for holder in entry.holders if not holder.finished.is_set()]
             # Only for earlier ones: so no two ever wait for each other.
-            earlier = next((holder for holder in entry.holders if holder.order < transaction.order), None)
+            earlier = next((holder for holder in holders if holder.order < transaction.order), None)
+            if transaction in holders:
+                return entry
             if earlier is None:
-                transaction.hold(entry)
+                holders.append(transaction)
                 return entry
             if not await _ended(earlier):
-                return entry
+                # It is slow, or nobody will ever finish it: its lane was lost. The others do not wait for it as well.
+                earlier.finished.set()
 
     async def _load(self, key: Key) -> _Entry:
         loading = self._loading.get(key)
@@ -344,9 +305,13 @@ class Ledger:
 
     def _start_loading(self) -> None:
         wanted, self._wanted = self._wanted, []
-        self._reading = asyncio.get_running_loop().create_task(self._read(wanted))
+        reading = asyncio.get_running_loop().create_task(self._read(wanted))
+        self._readings.add(reading)
+        reading.add_done_callback(self._readings.discard)
 
     async def _read(self, keys: Sequence[Key]) -> None:
+        entries = self._entries
+        known = {key: entry.base for key in keys if (entry := entries.get(key)) is not None}
         try:
             found = await self._read_stored(keys)
         except Exception as error:  # noqa: BLE001 - whoever waits for one of them is told
@@ -358,47 +323,40 @@ class Ledger:
         now = self._clock()
         for key in keys:
             stored = found.get(key, MISSING)
-            entry = self._entries.get(key)
+            entry = entries.get(key)
             if entry is None:
-                entry = self._entries[key] = _Entry(stored, next(self._stamps), now)
-            elif stored.version != entry.base.version and not entry.pending:
-                entry.base = stored
-                entry.recompute(next(self._stamps))
+                entry = entries[key] = _Entry(stored, next(self._stamps), now)
+            elif entry.base is known.get(key):
+                # Else something was stored since, and what was found may be older.
+                entry.fill(stored, next(self._stamps))
             entry.read_at = now
+            self._added_bytes += len(stored.value or b"")
             self._loading.pop(key).set_result(entry)
+        self._prune()
 
     def _prune(self) -> None:
-        if len(self._entries) <= KEPT_ENTRIES:
+        now = self._clock()
+        if now < self._prune_at or (len(self._entries) <= KEPT_ENTRIES and self._added_bytes <= KEPT_BYTES):
             return
-        before = self._clock() - KEPT_SECONDS
+        self._prune_at = now + _PRUNE_SECONDS
         for key, entry in list(self._entries.items()):
-            if not entry.pending and not entry.holders and entry.read_at < before:
+            if not entry.pending and entry.read_at < now - KEPT_SECONDS:
                 del self._entries[key]
+        held = sum(len(entry.value or b"") for entry in self._entries.values())
+        for entry in self._entries.values():
+            if held <= KEPT_BYTES // 2:
+                break
+            if not entry.pending and entry.read_at < now - FRESH_SECONDS:
+                held -= len(entry.value or b"")
+                entry.hollow()
+        self._added_bytes = held
 
 
 async def _ended(transaction: StorageTransaction) -> bool:
     """Wait for a run to finish, for a while."""
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS * 2 ** min(transaction.tries, WAIT_DOUBLINGS)):
             await transaction.finished.wait()
     except TimeoutError:
         return False
     return True
-
-
-def _number(value: bytes | None) -> Any:
-    """The number that the JSON is, 0 where there is none. Raises InvalidArgument."""
-    if value is None:
-        return 0
-    number = orjson.loads(value)
-    if type(number) is int or type(number) is float:
-        return number
-    raise InvalidArgument(f"storage.increment: the value there is not a number but {type(number).__name__}")
-
-
-def _encode(number: float) -> bytes:
-    if type(number) is int and abs(number) > _LARGEST:
-        number = float(number)
-    if not math.isfinite(number):
-        raise InvalidArgument("storage.increment: the number is too large")
-    return orjson.dumps(number)

@@ -6,7 +6,8 @@ import math
 from typing import Any, Final
 
 from plugin_server.host_api.calls import CallContext, Handler
-from plugin_server.host_api.ledger import Key, Ledger
+from plugin_server.host_api.ledger import Ledger
+from plugin_server.host_api.storage_values import Key
 from plugin_server.model.errors import InvalidArgument
 from sandbox import codec
 
@@ -29,11 +30,11 @@ def storage_handlers(ledger: Ledger) -> dict[str, Handler]:
         key, value = _read("storage.set", arguments, 2)
         place = _key("storage.set", context, key)
         encoded = None if value is None else encode_value("storage.set", value)
-        ledger.set(context.effects.storage, place, encoded)
+        await ledger.set_in_turn(context.effects.storage, place, encoded)
 
     async def delete(context: CallContext, arguments: list[Any]) -> None:
         (key,) = _read("storage.delete", arguments, 1)
-        ledger.set(context.effects.storage, _key("storage.delete", context, key), None)
+        await ledger.set_in_turn(context.effects.storage, _key("storage.delete", context, key), None)
 
     async def increment(context: CallContext, arguments: list[Any]) -> int | float:
         key, by = _read("storage.increment", arguments, 2)

@@ -152,6 +152,7 @@ class IngestionProcessor:
     def _counts(self, event: PendingEvent, effects: RunEffects, result: ChainResult) -> bool:
         """Is what its apps made of the event valid? If not, it runs again, or the lane is given up."""
         if effects.trouble is not None:
+            effects.storage.abandon()
             self._lane.fail(effects.trouble)
             return False
         if result.notes is not None:
@@ -175,10 +176,8 @@ class IngestionProcessor:
 
     def _again(self, event: PendingEvent) -> None:
         """Run an event again: its reads are stale. What its apps were answered from outside they are answered again."""
-        previous = event.effects
-        assert previous is not None
-        previous.storage.abandon()
-        event.effects = RunEffects(event.project, previous.origin, previous.journal)
+        assert event.effects is not None
+        event.effects = event.effects.again()
         self._report.ran_again()
         if not self._lane.closed:
             self._apps.submit(event.project, [Work(event, event.raw, self)])

@@ -98,7 +98,7 @@ class PendingCalls:
             answer = [False, str(error), error.kind]
         except Transient as error:
             _log.warning("host_call_unavailable", project_id=project.id, call=request.name, error=str(error))
-            effects.note_trouble(error)
+            effects.note_trouble(request.install_id, error)
             answer = [False, "the server cannot do this now: try again later", FetchFailed.kind]
         except Exception as error:  # noqa: BLE001 - a fault of ours must not leave the hook waiting
             _log.exception("host_call_failed", project_id=project.id, call=request.name, exc_info=error)

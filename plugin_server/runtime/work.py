@@ -38,8 +38,8 @@ class RunEffects(Protocol):
         """The hooks of these installs begin again: nothing that they asked for counts."""
         ...
 
-    def note_trouble(self, error: Transient) -> None:
-        """What the run needed is away: whatever it makes of that does not count, it has to run again."""
+    def note_trouble(self, install_id: int, error: Transient) -> None:
+        """What a hook needed is away: whatever it makes of that does not count, the run has to be made again."""
         ...
 
 

@@ -6,8 +6,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plugin_server.host_api.ledger import MISSING, Key, Ledger, StorageTransaction, Stored
+from plugin_server.host_api.ledger import Ledger
 from plugin_server.host_api.storage import encode_value
+from plugin_server.host_api.storage_transaction import StorageTransaction
+from plugin_server.host_api.storage_values import MISSING, Key, Stored
 from sandbox import codec
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from plugin_server.host_api.calls import CallContext
 from plugin_server.host_api.effects import RunEffects
-from plugin_server.host_api.ledger import Key, Ledger, Stored
+from plugin_server.host_api.ledger import Ledger
 from plugin_server.host_api.storage import VALUE_BYTES, storage_handlers
+from plugin_server.host_api.storage_values import Key, Stored
 from plugin_server.model.errors import InvalidArgument
 from plugin_server.model.origin import Origin
 from plugin_server.model.project import App, Install, Project

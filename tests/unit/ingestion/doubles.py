@@ -12,8 +12,10 @@ from plugin_server.eventlog.port import OutputRecord, Position
 from plugin_server.eventlog.position_codec import decode_position, encode_checked
 from plugin_server.host_api.captures import Captures
 from plugin_server.host_api.commit import Commitment, Outcome
-from plugin_server.host_api.ledger import MISSING, Key, Ledger, StorageTransaction, Stored
+from plugin_server.host_api.ledger import Ledger
 from plugin_server.host_api.logs import LogEntries
+from plugin_server.host_api.storage_transaction import StorageTransaction
+from plugin_server.host_api.storage_values import MISSING, Key, Stored
 from plugin_server.ingestion.decode import make_decode
 from plugin_server.ingestion.emit import Emitter
 from plugin_server.ingestion.processor import IngestionProcessor

@@ -41,13 +41,13 @@ class Effects:
     def __init__(self) -> None:
         self.journal: Journal = {}
         self.forgotten: list[int] = []
-        self.trouble: Transient | None = None
+        self.trouble: tuple[int, Transient] | None = None
 
     def forget(self, install_ids: Iterable[int]) -> None:
         self.forgotten += install_ids
 
-    def note_trouble(self, error: Transient) -> None:
-        self.trouble = error
+    def note_trouble(self, install_id: int, error: Transient) -> None:
+        self.trouble = install_id, error
 
 
 def invocation(made: Chain, install_id: int = 1, hook: str = "onEvent") -> Invocation:

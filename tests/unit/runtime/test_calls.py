@@ -138,7 +138,7 @@ async def test_what_is_away_is_noted_on_the_run_and_the_app_may_try_again_later(
     error = DatabaseUnavailable("secret")
     with structlog.testing.capture_logs():
         await bench.answer(0, error)
-    assert run.effects.trouble is error
+    assert run.effects.trouble == (1, error)
     ((_, succeeded, message, kind),) = bench.replies
     assert (succeeded, kind) == (False, "fetch")
     assert "secret" not in message
