@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import plugin_server
 from plugin_server.model.errors import ConfigurationError
 from plugin_server.model.project import App, Attachment, Install
-from plugin_server.registry.app_source import load_app
+from plugin_server.registry.app_source import CATALOGUE_PREFIX, app_slug, load_app
 from plugin_server.registry.config_values import resolve_config
 from plugin_server.registry.problems import Problems
 
@@ -52,7 +53,7 @@ class _Source:
 
 
 def _from_reference(reference: str, config: Mapping[str, Any]) -> tuple[App, dict[str, Any]]:
-    loaded = load_app(reference, Path())
+    loaded = load_app(_in_catalogue(reference), Path())
     problems = Problems(Path(reference))
     declared = {key: value for key, value in config.items() if key in loaded.manifest.fields}
     # What the config leaves out or writes in another type is the test's business; the app gets it as it is.
@@ -63,6 +64,16 @@ def _from_reference(reference: str, config: Mapping[str, Any]) -> tuple[App, dic
         if loaded.manifest.fields[key].type == "json" and not isinstance(value, str)
     }
     return loaded.app, {**defaults, **config, **texts}
+
+
+def _in_catalogue(reference: str) -> str:
+    """The folder of `catalogue:<slug>`, here or beside the server's code; all else as it is."""
+    slug = reference.removeprefix(CATALOGUE_PREFIX)
+    if slug == reference:
+        return reference
+    places = (Path("catalogue") / slug, Path(plugin_server.__file__).parents[1] / "catalogue" / slug)
+    found = next((place for place in places if app_slug(reference) == slug and place.is_dir()), None)
+    return reference if found is None else str(found)
 
 
 def _attachment(name: str, value: Any) -> Attachment:

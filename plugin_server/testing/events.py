@@ -26,13 +26,38 @@ def completed(event: Any, project_id: int, now: float) -> dict[str, Any]:
     return whole
 
 
-def values_of(hook: str, arguments: Sequence[Any], project_id: int, now: float) -> list[Any]:
-    """What a hook is called with: events are completed, all else is as it was given."""
+def values_of(hook: str, arguments: Sequence[Any], project_id: int | None) -> list[Any]:
+    """What a hook other than processEvent is called with: as it was given, events of a project that was named with its id.
+
+    Raises TypeError for what is no event where one is wanted.
+    """
+    values = copy.deepcopy(list(arguments[:1]))
+    for event in _events_of(hook, values):
+        if not isinstance(event, dict):
+            raise TypeError(f"an event is a dict, not {type(event).__name__}")
+        if project_id is not None:
+            event["team_id"] = project_id
+    return values
+
+
+def parent_uuid(hook: str, values: Sequence[Any]) -> str | None:
+    """Of the event that the hook is called with, or the first of them; None for hooks that are called for no event."""
+    if hook not in EVENT_HOOKS and hook not in BATCH_HOOKS:
+        return None
+    found = next((event.get("uuid") for event in _events_of(hook, values)), None)
+    return found if isinstance(found, str) else str(uuid.uuid4())
+
+
+def project_of(hook: str, values: Sequence[Any], otherwise: int) -> int:
+    """The project that the event names, or the first of them."""
+    found = next((event.get("team_id") for event in _events_of(hook, values)), None)
+    return found if type(found) is int else otherwise
+
+
+def _events_of(hook: str, values: Sequence[Any]) -> list[Any]:
     if hook in EVENT_HOOKS:
-        return [completed(value, project_id, now) for value in arguments[:1]]
-    if hook in BATCH_HOOKS:
-        return [[completed(event, project_id, now) for event in batch] for batch in arguments[:1]]
-    return copy.deepcopy(list(arguments[:1]))
+        return list(values)
+    return list(values[0]) if hook in BATCH_HOOKS and values else []
 
 
 def as_given(event: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,12 +70,3 @@ def as_given(event: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in given and kept.get(name) == added:
             kept.pop(name, None)
     return kept
-
-
-def first_uuid(hook: str, values: Sequence[Any]) -> str | None:
-    """Of the event that the hook is called with, or the first of them."""
-    if hook in EVENT_HOOKS and values:
-        return str(values[0]["uuid"])
-    if hook in BATCH_HOOKS and values and values[0]:
-        return str(values[0][0]["uuid"])
-    return None

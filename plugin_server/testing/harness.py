@@ -159,7 +159,7 @@ class AppHarness:
             (event,) = arguments
             run, _ = await self._runner.process_event(event, parsed, self._project_id_of(event))
         else:
-            run = await self._runner.call(hook, arguments, parsed, self._project_id_of(*arguments))
+            run = await self._runner.call(hook, arguments, parsed, self._project_id)
         run.duration_seconds = time.perf_counter() - start
         run.error = run.error or broken
         return run
@@ -193,14 +193,9 @@ class AppHarness:
             node.deliveries.append(await self._runner.call(hook, [argument], carried, project_id))
         return node
 
-    def _project_id_of(self, *arguments: Any) -> int:
-        if self._project_id is not None:
-            return self._project_id
-        first = arguments[0] if arguments else None
-        if isinstance(first, Sequence) and first:
-            first = first[0]
-        found = first.get("team_id") if isinstance(first, Mapping) else None
-        return found if type(found) is int else _PROJECT_ID
+    def _project_id_of(self, event: Any) -> int:
+        found = event.get("team_id") if isinstance(event, Mapping) else None
+        return self._project_id or (found if type(found) is int else _PROJECT_ID)
 
     def _per_install(self, of: Any) -> dict[Any, Any]:
         installs = self._project.installs

@@ -5,7 +5,7 @@ The handlers of host calls are those of a server, so what they check and refuse 
 
 from __future__ import annotations
 
-import copy
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +16,12 @@ from plugin_server.host_api.calls import CallContext, Handler, HostApi
 from plugin_server.host_api.effects import RunEffects
 from plugin_server.host_api.egress import rules_of
 from plugin_server.host_api.fetch import make_fetch
+from plugin_server.host_api.geoip import geoip_handlers
 from plugin_server.host_api.http_client import HttpRequest, HttpResponse
 from plugin_server.host_api.jobs import make_jobs_handlers
 from plugin_server.host_api.posthog_api import make_api
 from plugin_server.host_api.storage import storage_handlers
+from plugin_server.model.errors import InvalidArgument
 from plugin_server.model.origin import Origin
 from plugin_server.model.project import Install, Project
 from plugin_server.runtime.replies import HostCallRequest
@@ -65,7 +67,6 @@ class HarnessHost:
         """`storage` and `cache` are each install's at the start. Raises ValueError for what no test can mean."""
         self._installs = installs
         self._cache_at_start = dict(cache)
-        self._geoip = dict(geoip)
         self.storage = MemoryStorage()
         self.cache = MemoryCache(clock)
         self.network = MockNetwork(HttpMocks(http), ApiMocks(posthog_api))
@@ -74,8 +75,8 @@ class HarnessHost:
             **storage_handlers(self.storage.ledger),
             **cache_handlers(self.cache, _scope_of),
             **make_jobs_handlers(clock),
+            **geoip_handlers(GeoTable(geoip)),
             "metrics": count,
-            "geoip.locate": self._locate,
             "fetch": make_fetch(self.network, doors),
             "api": make_api(self.network, doors, HOSTS, lambda _project: PERSONAL_API_KEY),
         }
@@ -130,10 +131,21 @@ class HarnessHost:
         for install in self._installs:
             await self.write_cache(dict.fromkeys(self.cache_of(install)))
 
-    async def _locate(self, context: CallContext, arguments: list[Any]) -> Any:
-        del context
-        (ip,) = arguments
-        return copy.deepcopy(self._geoip.get(ip))
+
+class GeoTable:
+    """Locator of a test: the records that it gives."""
+
+    def __init__(self, records: Mapping[str, Any]) -> None:
+        """Raises ValueError for a key that is no IP address."""
+        self._records = {ipaddress.ip_address(ip): record for ip, record in records.items()}
+
+    def locate(self, ip: str) -> dict[str, Any] | None:
+        """See Locator. Raises InvalidArgument for what is no IP address."""
+        try:
+            address = ipaddress.ip_address(ip)
+        except ValueError:
+            raise InvalidArgument(f"geoip.locate: {ip[:60]!r} is not an IP address like 203.0.113.7") from None
+        return self._records.get(address)
 
 
 def _scope_of(context: CallContext) -> str:

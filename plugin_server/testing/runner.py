@@ -27,7 +27,7 @@ from plugin_server.runtime.replies import ChainResult, HookFailure, Loaded, LogL
 from plugin_server.runtime.sandbox import Sandbox, SandboxServices
 from plugin_server.runtime.watchdog import watch
 from plugin_server.runtime.work import InvocationResult, Work
-from plugin_server.testing.events import BATCH_HOOKS, as_given, completed, first_uuid, values_of
+from plugin_server.testing.events import as_given, completed, parent_uuid, project_of, values_of
 from plugin_server.testing.host import HarnessEffects, HarnessHost
 from plugin_server.testing.run import Run, RunError
 from plugin_server.testing.settlement import (
@@ -191,34 +191,40 @@ class Runner:
         await self._run_due(run, started, project)
         return run, admitted
 
-    async def call(self, hook: str, arguments: Sequence[Any], lineage: Lineage | None, project_id: int) -> Run:
-        """A hook that is no part of the chain, in each app that has it."""
-        values = values_of(hook, arguments, project_id, self._clock())
-        batch: list[dict[str, Any]] = values[0] if hook in BATCH_HOOKS and values else []
-        project = replace(self._project, id=project_id)
+    async def call(self, hook: str, arguments: Sequence[Any], lineage: Lineage | None, project_id: int | None) -> Run:
+        """A hook other than processEvent, in each app that has it. `project_id` None: whichever the event names."""
+        values = values_of(hook, arguments, project_id)
+        project = replace(self._project, id=project_id or project_of(hook, values, self._project.id))
         run = Run(hook)
-        having = [install for install in project.installs if hook in self._chain.hooks(install.id)]
-        event_uuid = first_uuid(hook, values)
-        receiving = sum(1 for install in project.installs if self._chain.hooks(install.id) & DELIVERY_HOOKS)
-        for install in having:
+        event_uuid = parent_uuid(hook, values)
+        for install in project.installs:
+            if hook not in self._chain.hooks(install.id) or values == [None]:
+                continue
             origin = Origin(self._next_source(), event_uuid or str(uuid.uuid4()), hook)
-            if event_uuid is not None:
-                found = lineage or Lineage(event_uuid, budget=self._budget_of(hook, project))
-                share = found.budget if hook == "processEventBatch" else found.budget // max(1, receiving)
-                parent = parent_of(origin, found, share)
-            else:
-                parent = new_root(origin, project, link=0 if hook.startswith(JOB_PREFIX) else None)
+            parent = self._parent_of(origin, event_uuid, lineage, project)
             returned, failure, started = await self._invoke(run, project, install, values, parent)
             run.error = run.error or failure
             if failure is None and hook == "processEventBatch":
-                values = [returned]  # checked by the sandbox's own rules; read as it is
+                values = [returned]
             elif failure is None:
                 run.value = returned
             await self._run_due(run, started, project)
-        if hook == "processEventBatch" and run.error is None:
-            given = {whole["uuid"]: event for whole, event in zip(batch, arguments[0], strict=True)}
-            run.event = [as_given(event, given.get(event.get("uuid"), {})) for event in values[0]]
+        if hook == "processEventBatch":
+            run.event = values[0]
         return run
+
+    def _parent_of(self, origin: Origin, event_uuid: str | None, lineage: Lineage | None, project: Project) -> Parent:
+        hook = origin.hook
+        if event_uuid is None:
+            return new_root(origin, project, link=0 if hook.startswith(JOB_PREFIX) else None)
+        has_delivery = bool(self.hooks & DELIVERY_HOOKS)
+        if hook == "processEventBatch":
+            found = lineage or Lineage(event_uuid, budget=project.loop_policy.max_events_per_root)
+            return parent_of(origin, found, split_budget(found.budget, has_delivery=has_delivery).chain)
+        shares = split_budget(project.loop_policy.max_events_per_root, has_delivery=has_delivery)
+        found = lineage or Lineage(event_uuid, budget=shares.delivery)
+        receiving = sum(1 for install in project.installs if self._chain.hooks(install.id) & DELIVERY_HOOKS)
+        return parent_of(origin, found, found.budget // max(1, receiving))
 
     async def _run_due(self, run: Run, started: Sequence[StartedJob], project: Project) -> None:
         """Run the jobs that are due, and those that these start; what they do is part of the run."""
@@ -294,11 +300,6 @@ class Runner:
         effects = HarnessEffects(project, origin)
         self._set_ups.append(effects)
         return effects
-
-    def _budget_of(self, hook: str, project: Project) -> int:
-        """Of a root event when it comes to this hook."""
-        shares = split_budget(project.loop_policy.max_events_per_root, has_delivery=bool(self.hooks & DELIVERY_HOOKS))
-        return shares.delivery if hook in DELIVERIES else shares.chain
 
     def _next_source(self) -> str:
         self._runs += 1

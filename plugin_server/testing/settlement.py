@@ -72,7 +72,7 @@ class Settlement:
             data = orjson.loads(orjson.loads(record.value)["data"])
             run.captured.append({name: data[name] for name in _CAPTURED_FIELDS})
             lineage = parse_lineage(dict(record.headers)[LINEAGE_HEADER] or b"")
-            self.unsettled.append(Unsettled(data, lineage, project.id))
+            self.unsettled.append(Unsettled({**data, "team_id": project.id}, lineage, project.id))
         run.requests += effects.requests
         run.api_requests += effects.api_requests
         run.api_calls += effects.api_calls
