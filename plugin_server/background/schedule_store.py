@@ -107,10 +107,8 @@ class ScheduleStore:
     ) -> dict[int, list[DueTask]]:
         columns = schedules.c
         mine = columns.install_id.in_(installs)
-        counted = await connection.execute(
-            select(columns.install_id, func.count()).where(mine).group_by(columns.install_id)
-        )
-        counts: dict[int, int] = dict(counted.tuples().all())
+        counting = select(columns.install_id, func.count()).where(mine).group_by(columns.install_id)
+        counts: dict[int, int] = dict((await connection.execute(counting)).all())
         query = select(schedules).where(mine).order_by(columns.install_id, columns.task)
         rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
         held: dict[int, list[DueTask]] = {}

@@ -169,7 +169,7 @@ class ScheduleWorker:
             has_hooks = bool((await self._invoker.hooks(project)).get(due.install_id))
         else:
             has_hooks = True
-        called = failed_call(project, due.install_id, origin, f"{due.task}: the app does not run", retryable=False)
+        called = failed_call(project, due.install_id, origin, f"{due.task}: the app does not run", retryable=True)
         # An app that works and has no such task only speaks of it; for one that does not run, its own log says why.
         return called._replace(logs=()), not has_hooks
 
