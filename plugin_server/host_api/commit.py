@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import structlog
@@ -94,6 +95,7 @@ class Committer:
         """Finished and not stored, in order"""
         self._wanted = asyncio.Event()
         self._storing: set[Commitment] = set()
+        self._at_most = _UNITS_PER_TRANSACTION
 
     def add(
         self,
@@ -105,10 +107,15 @@ class Committer:
         token: Any = None,
         always: bool = False,
     ) -> Commitment | None:
-        """Take a run that has finished and is not stale; later runs see its writes at once.
+        """Take a run that has finished; later runs see its writes at once. One that is stale is decided already.
 
         None when there is nothing to store and nothing to wait for. With `always`, its completion alone is worth a transaction.
         """
+        if self.ledger.is_stale(transaction):
+            transaction.abandon()
+            commitment = Commitment(Unit(frozenset(), {}, is_stale=True), (), (), None, None)
+            commitment.decide(Outcome.STALE)
+            return commitment
         unit = self.ledger.finish(transaction, always=always or bool(jobs or outbox))
         if unit is None:
             return None
@@ -132,7 +139,7 @@ class Committer:
             self._set_aside(members, Outcome.LOST)
 
     async def run(self) -> None:
-        """Store until cancelled."""
+        """Store until cancelled. What it is that a transaction fails over is found by trying fewer units at a time."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -140,7 +147,7 @@ class Committer:
                 await self._store_next()
 
     async def _store_next(self) -> None:
-        members = list(self._pending.values())[:_UNITS_PER_TRANSACTION]
+        members = list(islice(self._pending.values(), self._at_most))
         try:
             while members:
                 self._storing = set(members)
@@ -152,23 +159,30 @@ class Committer:
                     self.ledger.read_anew(changed.found)
                     self._stale(self.ledger.withdraw((), changed.found))
                 else:
+                    self._at_most = min(self._at_most * 2, _UNITS_PER_TRANSACTION)
                     return
                 members = [member for member in members if member.unit in self._pending]
         except DatabaseUnavailable as error:
             _log.warning("effects_not_stored", error=str(error), units=len(self._pending))
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - the committer's boundary: logged, and everybody who waits is told
-            _log.exception("effects_not_stored", units=len(self._pending))
-            self._fail(DatabaseUnavailable(f"effects could not be stored: {type(error).__name__}: {error}"))
+            self._at_most = max(1, len(members) // 2)
+            if len(members) <= 1:
+                _log.exception("effects_not_stored", units=len(self._pending))
+                self._refuse(members, DatabaseUnavailable(f"effects could not be stored: {type(error).__name__}"))
         finally:
             self._storing = set()
 
     def _fail(self, error: DatabaseUnavailable) -> None:
         for unit in self.ledger.forget():
-            commitment = self._pending.pop(unit)
-            if not commitment.decided.done():
-                commitment.decided.set_exception(error)
-                commitment.decided.exception()  # its owner may be gone
+            _tell(self._pending.pop(unit), error)
+
+    def _refuse(self, members: Sequence[Commitment], error: DatabaseUnavailable) -> None:
+        """Of all that is pending, only these cannot be stored."""
+        self._stale(self.ledger.withdraw([member.unit for member in members]))
+        for member in members:
+            del self._pending[member.unit]
+            _tell(member, error)
 
     def _set_aside(self, members: Sequence[Commitment], outcome: Outcome) -> None:
         stale = self.ledger.withdraw([member.unit for member in members])
@@ -203,10 +217,10 @@ class Committer:
         """On Postgres, workers that store keys of the same install come one after another; SQLite has one writer anyway."""
         if self._database.is_sqlite:
             return
-        for install_id in sorted({install_id for install_id, _ in keys}):
+        # Locks have numbers of 32 bits. In the order of the numbers, so that no two workers wait for each other.
+        for lock in sorted({install_id % 2**32 - 2**31 for install_id, _ in keys}):
             await connection.execute(
-                text("SELECT pg_advisory_xact_lock(:space, :install)"),
-                {"space": _LOCK_SPACE, "install": install_id - 2**31 if install_id >= 2**31 else install_id},
+                text("SELECT pg_advisory_xact_lock(:space, :lock)"), {"space": _LOCK_SPACE, "lock": lock}
             )
 
     def _check_versions(self, members: Sequence[Commitment], found: Mapping[Key, Stored]) -> None:
@@ -218,6 +232,12 @@ class Committer:
         }
         if changed:
             raise _Changed(changed)
+
+
+def _tell(commitment: Commitment, error: DatabaseUnavailable) -> None:
+    if not commitment.decided.done():
+        commitment.decided.set_exception(error)
+        commitment.decided.exception()  # its owner may be gone
 
 
 async def read_stored(connection: AsyncConnection, keys: Sequence[Key]) -> dict[Key, Stored]:

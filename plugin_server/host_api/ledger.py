@@ -75,15 +75,13 @@ class _Entry:
         self.value = None
         self.is_hollow = True
 
-    def fill(self, stored: Stored, stamp: int) -> None:
-        """The database has this."""
-        if self.pending:
-            if self.is_hollow:
-                # The version stays: what is pending may have read that one, and the committer finds out.
-                self.base, self.is_hollow = Stored(stored.value, self.base.version), False
-                self.recompute(stamp)
-            return
-        if self.is_hollow and stored.version == self.base.version:
+    def fill(self, stored: Stored, stamp: int, *, is_depended_on: bool) -> None:
+        """The database has this. The version stays if what is pending has read that one: the committer has to find out."""
+        if is_depended_on and stored.version != self.base.version:
+            if not self.is_hollow:
+                return
+            stored = Stored(stored.value, self.base.version)
+        if self.is_hollow and stored.version == self.base.version and not self.pending:
             self.value = stored.value
         self.base, self.is_hollow = stored, False
         self.recompute(stamp)
@@ -328,7 +326,8 @@ class Ledger:
                 entry = entries[key] = _Entry(stored, next(self._stamps), now)
             elif entry.base is known.get(key):
                 # Else something was stored since, and what was found may be older.
-                entry.fill(stored, next(self._stamps))
+                is_depended_on = bool(entry.pending) or any(key in unit.reads for unit in self._units)
+                entry.fill(stored, next(self._stamps), is_depended_on=is_depended_on)
             entry.read_at = now
             self._added_bytes += len(stored.value or b"")
             self._loading.pop(key).set_result(entry)

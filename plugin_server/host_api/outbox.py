@@ -63,7 +63,7 @@ class Outbox:
         if not self._database.is_sqlite:
             with database_errors("cannot read the outbox"):
                 async with self._database.write() as connection:
-                    # Locked until they are gone, so that no other worker sends them too.
+                    # Locked until they are gone. Who comes meanwhile waits: it must not send what is younger first.
                     rows = await _oldest(connection, lock=True)
                     await self._send(connection, rows)
             return bool(rows)
@@ -87,7 +87,7 @@ class Outbox:
 async def _oldest(connection: AsyncConnection, *, lock: bool) -> Sequence[Any]:
     query = select(outbox).order_by(outbox.c.id).limit(_BATCH_RECORDS)
     if lock:
-        query = query.with_for_update(skip_locked=True)
+        query = query.with_for_update()
     return (await connection.execute(query)).all()
 
 

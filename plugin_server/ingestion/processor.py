@@ -76,6 +76,8 @@ class IngestionProcessor:
         self._metrics = metrics
         self._report = report
         self._source_of = source_of
+        self._behind: dict[bytes | None, list[int]] = {}
+        """By key, the offsets of events that run again, in order: later ones of the key run again after them"""
 
     def take(self, records: Sequence[InputRecord]) -> None:
         """Decode a batch and hand each project's part of it to its sandbox (Processor)."""
@@ -99,7 +101,7 @@ class IngestionProcessor:
             entry = by_project.get(project.id)
             if entry is None:
                 by_project[project.id] = entry = (project, [])
-            entry[1].append(Work(event, event.raw, self))
+            entry[1].append(Work(event, event.raw, self, record.key))
         for project, works in by_project.values():
             if project.installs:
                 self._apps.submit(project, works)
@@ -131,8 +133,13 @@ class IngestionProcessor:
         done: list[Finished] = []
         for event, result in results:
             effects = event.effects
+            if self._behind and self._is_behind(event):
+                self._again(event)
+                continue
             if effects is not None and not self._counts(event, effects, result):
                 continue
+            if self._behind:
+                self._is_through(event)
             try:
                 emitted = emit(event, result, has_delivery=has_delivery)
             except Exception as error:  # noqa: BLE001 - as in take
@@ -140,11 +147,11 @@ class IngestionProcessor:
             record = event.record
             size = len(record.value or b"")
             if effects is None:
-                done.append(Finished(record.offset, size, emitted.records))
+                done.append(Finished(record.offset, size, emitted.records, key=record.key))
             else:
                 commitment = self._commit(event, effects, emitted)
                 again = partial(self._again, event)
-                done.append(Finished(record.offset, size, emitted.records, commitment, again))
+                done.append(Finished(record.offset, size, emitted.records, commitment, again, record.key))
             if result.notes is not None or emitted.ended is not None:
                 report.event(event, result, emitted)
         self._lane.finished(done)
@@ -174,13 +181,29 @@ class IngestionProcessor:
         result = RecordedResult(event.record.offset, encode_records(emitted.records))
         return self._committer.add(effects.storage, jobs=emitted.jobs, completion=self._results, token=result)
 
+    def _is_behind(self, event: PendingEvent) -> bool:
+        """Does an earlier event of its key run again?"""
+        offsets = self._behind.get(event.record.key)
+        return offsets is not None and min(offsets) < event.record.offset
+
     def _again(self, event: PendingEvent) -> None:
         """Run an event again: its reads are stale. What its apps were answered from outside they are answered again."""
-        assert event.effects is not None
-        event.effects = event.effects.again()
+        if event.effects is not None:
+            event.effects = event.effects.again()
+        offsets = self._behind.setdefault(event.record.key, [])
+        if event.record.offset not in offsets:
+            offsets.append(event.record.offset)
         self._report.ran_again()
         if not self._lane.closed:
-            self._apps.submit(event.project, [Work(event, event.raw, self)])
+            self._apps.submit(event.project, [Work(event, event.raw, self, event.record.key)])
+
+    def _is_through(self, event: PendingEvent) -> None:
+        """It need not run again, as far as is known."""
+        offsets = self._behind.get(event.record.key)
+        if offsets is not None and event.record.offset in offsets:
+            offsets.remove(event.record.offset)
+            if not offsets:
+                del self._behind[event.record.key]
 
     def _emit(self, event: PendingEvent, result: ChainResult, *, has_delivery: bool) -> Emitted:
         if result.outcome is EventOutcome.INVALID:

@@ -46,6 +46,8 @@ class Finished(NamedTuple):
     """What has to be in the database before these leave"""
     again: Callable[[], None] | None = None
     """Process it again: what it read had changed. Always there beside a commitment."""
+    key: bytes | None = None
+    """Of its record: those that share one leave in their order"""
 
 
 class Processor(Protocol):
@@ -116,6 +118,8 @@ class Lane:
         self._tracker = PositionTracker(log.position, MAX_RUNS)
         self._ready: list[Finished] = []
         """Finished and not committed"""
+        self._again: dict[int, bytes | None] = {}
+        """Offset and key of those that were ready, and are processed again because they were stale"""
         self._held_bytes = 0
         self._has_ready = asyncio.Event()
         self._has_many = asyncio.Event()
@@ -241,15 +245,7 @@ class Lane:
     async def _flush(self) -> None:
         """Commit what is ready: its effects first, then its outputs and the position, or neither."""
         self._last_flush = self._clock()
-        await self._store_effects()
-        ready, self._ready = self._ready, []
-        self._has_ready.clear()
-        self._has_many.clear()
-        if any(each.commitment is not None and not each.commitment.decided.done() for each in ready):
-            # Finished while the others were stored: they go with the next flush.
-            self._ready = [each for each in ready if each.commitment and not each.commitment.decided.done()]
-            ready = [each for each in ready if not (each.commitment and not each.commitment.decided.done())]
-            self._has_ready.set()
+        ready = await self._store_effects()
         position, waiting = self._tracker.propose([each.offset for each in ready])
         if waiting:
             held = set(waiting)
@@ -269,28 +265,54 @@ class Lane:
             self._has_room.set()
         self._note_idle()
 
-    async def _store_effects(self) -> None:
-        """Have the database take what is ready. What turns out stale is processed again."""
-        with_effects = [each for each in self._ready if each.commitment is not None]
-        if not with_effects:
-            return
-        await self._committer.store([each.commitment for each in with_effects if each.commitment is not None])
+    async def _store_effects(self) -> list[Finished]:
+        """Have the database take what is ready; returns what can leave now, the rest stays. What is stale is processed again."""
+        stored = [each.commitment for each in self._ready if each.commitment is not None]
+        if stored:
+            await self._committer.store(stored)
+        leaving: list[Finished] = []
+        staying: list[Finished] = []
         stale: list[Finished] = []
-        for each in with_effects:
-            assert each.commitment is not None
-            match each.commitment.decided.result():
-                case Outcome.LOST:
-                    raise LaneFenced
-                case Outcome.STALE:
-                    stale.append(each)
-                case Outcome.STORED:
-                    pass
-        if stale:
-            gone = set(map(id, stale))
-            self._ready = [each for each in self._ready if id(each) not in gone]
-            for each in stale:
-                assert each.again is not None
-                each.again()
+        for each in self._ready:
+            commitment = each.commitment
+            if staying or (commitment is not None and not commitment.decided.done()):
+                staying.append(each)  # it, or one before it, finished while the others were stored
+            elif commitment is None:
+                leaving.append(each)
+            else:
+                match commitment.decided.result():
+                    case Outcome.LOST:
+                        raise LaneFenced
+                    case Outcome.STALE:
+                        stale.append(each)
+                    case Outcome.STORED:
+                        leaving.append(each)
+        if stale or self._again:
+            leaving, behind = self._keep_order(leaving, stale)
+            staying = behind + staying
+        self._ready = staying
+        self._has_ready.clear()
+        self._has_many.clear()
+        if any(each.commitment is not None and not each.commitment.decided.done() for each in staying):
+            self._has_ready.set()
+        for each in stale:
+            assert each.again is not None
+            each.again()
+        return leaving
+
+    def _keep_order(
+        self, leaving: Sequence[Finished], stale: Sequence[Finished]
+    ) -> tuple[list[Finished], list[Finished]]:
+        """Of what could leave: what does, and what stays behind an earlier record of its key that is processed again."""
+        for each in leaving:
+            self._again.pop(each.offset, None)
+        self._again |= {each.offset: each.key for each in stale}
+        first: dict[bytes | None, int] = {}
+        for offset, key in self._again.items():
+            first[key] = min(offset, first.get(key, offset))
+        behind = [each for each in leaving if first.get(each.key, each.offset) < each.offset]
+        kept = set(map(id, behind))
+        return sorted([each for each in leaving if id(each) not in kept], key=lambda each: each.offset), behind
 
     def _note_idle(self) -> None:
         if not self._tracker.unfinished and not self._ready:
