@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from importlib.metadata import version
 from typing import Final
+
+import structlog
 
 from plugin_server.capture.posted import CAPTURE_PATHS, parse_capture
 from plugin_server.database.engine import Database
@@ -15,6 +18,7 @@ from plugin_server.host_api.cache_redis import RedisCache
 from plugin_server.host_api.calls import HostApi
 from plugin_server.host_api.egress import PrivateAccess, private_access
 from plugin_server.host_api.fetch import make_fetch
+from plugin_server.host_api.geoip import GeoIp, geoip_handlers
 from plugin_server.host_api.http_client import AiohttpClient
 from plugin_server.host_api.jobs import make_jobs_handlers
 from plugin_server.host_api.ledger import Ledger
@@ -23,10 +27,12 @@ from plugin_server.host_api.posthog_api import make_api
 from plugin_server.host_api.side_doors import OwnApi, SideDoors
 from plugin_server.host_api.storage import storage_handlers
 from plugin_server.host_api.webhook import make_webhook_sender
-from plugin_server.model.errors import ConfigurationError, InvalidArgument
+from plugin_server.model.errors import ConfigurationError, InvalidArgument, Transient
 from plugin_server.settings import Settings
 
 _EVERYWHERE: Final = "*"
+_PRUNE_SECONDS: Final = 300.0
+_log = structlog.get_logger(__name__)
 
 
 class HostCalls:
@@ -47,6 +53,7 @@ class HostCalls:
             check_redirect=make_redirect_check(hosts, CAPTURE_PATHS),
         )
         self.cache: Cache = RedisCache(settings.cache_url) if settings.cache_url else DatabaseCache(database)
+        self._geoip = GeoIp(settings.geoip_database)
         doors = SideDoors(hosts, own_api, parse_capture, CAPTURE_PATHS)
         self.send_webhook = make_webhook_sender(self.client, doors, access=self.access)
         self.api = HostApi(
@@ -57,6 +64,7 @@ class HostCalls:
                 **storage_handlers(ledger),
                 **cache_handlers(self.cache),
                 **make_jobs_handlers(time.time),
+                **geoip_handlers(self._geoip),
             }
         )
 
@@ -64,6 +72,16 @@ class HostCalls:
         """Close connections; requests under way fail."""
         await self.client.close()
         await self.cache.close()
+        self._geoip.close()
+
+    async def prune_cache(self) -> None:
+        """Until cancelled: remove what has expired, now and then. Redis does that by itself."""
+        while isinstance(self.cache, DatabaseCache):
+            await asyncio.sleep(_PRUNE_SECONDS)
+            try:
+                await self.cache.prune()
+            except Transient as error:
+                _log.warning("cache_not_pruned", error=str(error), retry_seconds=_PRUNE_SECONDS)
 
 
 def own_hosts(settings: Settings, listening: tuple[str, int]) -> OwnHosts:

@@ -133,6 +133,7 @@ class Service:
                 (self._settings.http_host, self._settings.http_port),
             )
             stack.push_async_callback(calls.close)
+            tasks.create_task(calls.prune_cache(), name="prune-cache")
             host_api = calls.api
             if Role.INGESTION in self._settings.roles:
                 await self._start_ingestion(stack, tasks, event_log, effects, host_api)

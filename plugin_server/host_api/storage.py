@@ -11,7 +11,8 @@ from plugin_server.host_api.storage_values import Key
 from plugin_server.model.errors import InvalidArgument
 from sandbox import codec
 
-KEY_BYTES: Final = 4 * 1024
+KEY_BYTES: Final = 2 * 1024
+"""What an index of Postgres takes"""
 VALUE_BYTES: Final = 10 * 2**20
 
 
