@@ -10,7 +10,7 @@ without the app that failed (what it logged, and what it read of the clock, woul
 from __future__ import annotations
 
 import types
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -27,6 +27,7 @@ from sandbox.wire import HOOKS, EventOutcome
 _RECORD_OVERHEAD_BYTES: Final = 16 * 1024
 """What the output message adds to an event: its other fields, key and headers, and the stamps of the apps, as a bound"""
 PROCESS_EVENT: Final = HOOKS.index("processEvent")
+PROCESS_BATCH: Final = HOOKS.index("processEventBatch")
 
 Row = list[Any]
 """One entry of a RESULTS frame"""
@@ -55,17 +56,24 @@ class ChainLimits(NamedTuple):
     record_bytes: int
 
 
+_Step = tuple[App, Callable[..., Any], object, int]
+"""An app of a chain, the hook of it that is called, its meta, and the hook's number for the page"""
+
+
 class Chain:
-    """The apps of one project that have a processEvent, in their order."""
+    """The apps of one project that have a processEvent, in their order.
+
+    One that has only processEventBatch is given each event in a list of its own.
+    """
 
     def __init__(self, project_id: int, apps: Sequence[App], limits: ChainLimits, page: Page) -> None:
         self._project_id = project_id
-        self._steps = [(app, app.hooks["processEvent"], app.meta) for app in apps if "processEvent" in app.hooks]
+        self._steps = [step for app in apps if (step := _step_of(app)) is not None]
         self._event_bytes = limits.event_bytes
         self._memory_bytes = limits.memory_bytes
         self._record_bytes = limits.record_bytes - _RECORD_OVERHEAD_BYTES
         self._page = page
-        self._all_succeeded = stamps([app.label for app, _, _ in self._steps], [])
+        self._all_succeeded = stamps([app.label for app, *_ in self._steps], [])
 
     def run(
         self, event: dict[str, Any], raw: bytes, effects: Effects, failed_before: dict[int, Failure], mode: Mode
@@ -81,9 +89,9 @@ class Chain:
         encoded: bytes | None = None
         failures: list[tuple[App, Failure]] = []
         steps: list[tuple[int, bytes]] = [(0, orjson.dumps(event))] if mode.trace else []
-        for app, hook, meta in self._steps:
+        for app, hook, meta, number in self._steps:
             if failed_before and app.id in failed_before:
-                self._fail(app, failed_before[app.id], failures, effects)
+                self._fail(app, number, failed_before[app.id], failures, effects)
                 if mode.trace:
                     steps.append((app.id, orjson.dumps(event)))
                 continue
@@ -95,10 +103,10 @@ class Chain:
             call = own_context(app) if app.shares_state else call_directly
             try:
                 effects.running = app.id
-                page.enter(sequence, app.id, PROCESS_EVENT)
+                page.enter(sequence, app.id, number)
                 value = hook(event, meta) if not app.shares_state else call(hook, event, meta)
                 if type(value) is types.CoroutineType:
-                    value = yield from drive(value, call, page, sequence, app.id, PROCESS_EVENT)
+                    value = yield from drive(value, call, page, sequence, app.id, number)
                 if page.overran:
                     raise HookTimeout(page.overran)
                 result = None if value is None else self._encode(value, uuid, team_id)
@@ -106,15 +114,15 @@ class Chain:
                     value = None if result is None else orjson.loads(result)
                     page.leave()
                     yield from outstanding(effects)
-                    page.enter(sequence, app.id, PROCESS_EVENT)
+                    page.enter(sequence, app.id, number)
                 if result is None:
                     return self._dropped(sequence, app, effects, failures, steps)
                 encoded, event = result, value
             except (Exception, HookTimeout) as error:  # noqa: BLE001 - an app's failure is a result
-                failure = describe_under_watch(error, app, page, effects, PROCESS_EVENT)
+                failure = describe_under_watch(error, app, page, effects, number)
                 effects.undo_captures(captured)
                 effects.calls.clear()
-                self._fail(app, failure, failures, effects)
+                self._fail(app, number, failure, failures, effects)
                 value = None
                 event = orjson.loads(encoded) if encoded is not None else self.open(raw, mode)
             if effects.ran_out:
@@ -179,9 +187,11 @@ class Chain:
             raise RefusedReturn("processEvent returned an event too large for the event log (RECORD_BYTES)")
         return encoded
 
-    def _fail(self, app: App, failure: Failure, failures: list[tuple[App, Failure]], effects: Effects) -> None:
+    def _fail(
+        self, app: App, hook: int, failure: Failure, failures: list[tuple[App, Failure]], effects: Effects
+    ) -> None:
         failures.append((app, failure))
-        effects.log(app.id, "ERROR", f"processEvent failed: {failure.located()}", "PLUGIN")
+        effects.log(app.id, "ERROR", f"{HOOKS[hook]} failed: {failure.located()}", "PLUGIN")
 
     def _dropped(
         self,
@@ -197,9 +207,39 @@ class Chain:
 
     def _stamps_without(self, failed: set[int]) -> bytes:
         return stamps(
-            [app.label for app, _, _ in self._steps if app.id not in failed],
-            [app.label for app, _, _ in self._steps if app.id in failed],
+            [app.label for app, *_ in self._steps if app.id not in failed],
+            [app.label for app, *_ in self._steps if app.id in failed],
         )
+
+
+def _step_of(app: App) -> _Step | None:
+    hooks = app.hooks
+    if "processEvent" in hooks:
+        return app, hooks["processEvent"], app.meta, PROCESS_EVENT
+    if "processEventBatch" in hooks:
+        return app, _one_by_one(hooks["processEventBatch"]), app.meta, PROCESS_BATCH
+    return None
+
+
+def _one_by_one(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A processEventBatch as a processEvent: the first of the events that it returns, None if there is none."""
+
+    async def awaited(answer: types.CoroutineType[Any, Any, Any]) -> Any:
+        return _first(await answer)
+
+    def process(event: dict[str, Any], meta: object) -> Any:
+        answer = hook([event], meta)
+        return awaited(answer) if type(answer) is types.CoroutineType else _first(answer)
+
+    return process
+
+
+def _first(events: Any) -> Any:
+    if events is None:
+        return None
+    if (type(events) is not list and type(events) is not tuple) or (events and type(events[0]) is not dict):
+        raise RefusedReturn("processEventBatch must return a list of events, or None to drop them")
+    return events[0] if events else None
 
 
 def invalid_row(sequence: int, error: InvalidEvent | codec.InvalidJson | codec.TooDeep) -> Row:

@@ -25,6 +25,10 @@ class RefusedReturn(Exception):
     """What a hook returned cannot be taken; the message says why."""
 
 
+_OURS: Final = (RefusedReturn, codec.NotJson, codec.TooDeep)
+"""What our own code says of an app's values, without the name of its class"""
+
+
 def hook_index(name: str) -> int:
     """The number under which the page names a hook."""
     return HOOKS.index("job" if name.startswith(JOB_PREFIX) else name)
@@ -49,10 +53,14 @@ def invoke(
         if page.overran:
             raise HookTimeout(page.overran)
         answer = codec.dumps(value) if name in _ANSWERING else b"null"
-        if name == "processEventBatch" and not _is_batch(value):
-            raise RefusedReturn(f"{name} returned {type(value).__name__}: return a list of events")
         if len(answer) > limit_bytes:
             raise RefusedReturn(f"{name} returned more than {limit_bytes} bytes (event_bytes)")
+        if name == "processEventBatch" and not _is_batch(value):
+            raise RefusedReturn(f"{name} returned {type(value).__name__}: return a list of events")
+        if name == "composeWebhook" and not _is_webhook(value):
+            raise RefusedReturn(
+                f'{name} returned {type(value).__name__}: return a dict with "url", or None for no request'
+            )
         if effects.calls:
             page.leave()
             yield from outstanding(effects)
@@ -68,6 +76,11 @@ def invoke(
 
 def _is_batch(value: object) -> bool:
     return type(value) is list and all(type(event) is dict for event in value)
+
+
+def _is_webhook(value: object) -> bool:
+    """To be asked once it is JSON, whose keys are text."""
+    return value is None or (type(value) is dict and type(value.get("url")) is str)
 
 
 def own_context(app: App) -> Callable[..., Any]:
@@ -147,7 +160,7 @@ def describe_under_watch(error: BaseException, app: App, page: Page, effects: Ef
     page.leave()
     page.overran, page.renewed = "", True
     effects.ran_out = effects.ran_out or isinstance(error, MemoryError)
-    if isinstance(error, RefusedReturn | codec.NotJson | codec.TooDeep):
+    if type(error) in _OURS:  # exactly: an app can extend what it catches, and print it as it likes
         page.enter(sequence, app.id, hook)
         return Failure("app", str(error), error_line(error.__traceback__, app.file_name))
     try:

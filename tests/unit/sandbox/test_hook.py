@@ -59,8 +59,8 @@ def ended(running: Generator[HostCall, None, tuple[Failure | None, bytes]]) -> t
 
 
 def test_a_hook_gets_its_arguments_and_meta():
-    bench = Bench("def composeWebhook(event, meta):\n    return [event, meta.config]\n")
-    assert bench.call("composeWebhook", {"a": 1}) == (None, [{"a": 1}, {}])
+    bench = Bench("def composeWebhook(event, meta):\n    return {'url': 'x', 'body': [event, meta.config]}\n")
+    assert bench.call("composeWebhook", {"a": 1}) == (None, {"url": "x", "body": [{"a": 1}, {}]})
     assert Bench("def setupPlugin(meta):\n    meta.global_['x'] = 1\n").call("setupPlugin") == (None, None)
 
 
@@ -72,11 +72,21 @@ def test_a_batch_that_is_no_list_of_events_is_refused(value):
     assert answer is None
 
 
+@pytest.mark.parametrize("value", ["5", "'text'", "{}", "[]", "{'url': None}", "{'body': 'x'}", "False"])
+def test_a_webhook_without_a_url_is_refused(value):
+    failure, answer = Bench(f"def composeWebhook(event, meta):\n    return {value}\n").call("composeWebhook", {})
+    assert failure is not None
+    assert 'return a dict with "url"' in failure.message
+    assert answer is None
+
+
 @pytest.mark.parametrize(
     ("hook", "value"),
     [
-        *(("composeWebhook", value) for value in ("None", "5", "'text'", "{}")),
-        *((hook, "[{'a': (1, 2)}]") for hook in ANSWERING),
+        ("composeWebhook", "None"),
+        ("composeWebhook", "{'url': 'x', 'body': (1, 2), 'headers': {}}"),
+        ("processEventBatch", "[{'a': (1, 2)}]"),
+        ("processEventBatch", "[]"),
     ],
 )
 def test_what_a_hook_answers_is_its_json(hook, value):
@@ -148,10 +158,10 @@ def test_a_generator_is_no_answer(hook):
 
 @pytest.mark.parametrize(("size", "fails"), [(98, False), (99, True)])
 def test_an_answer_is_bounded_by_the_limit_on_events(size, fails):
-    bench = Bench(f"def composeWebhook(event, meta):\n    return 'x' * {size}\n", limit_bytes=100)
-    failure, answer = bench.call("composeWebhook", {})
+    bench = Bench(f"def processEventBatch(events, meta):\n    return [{{'x': 'x' * {size}}}]\n", limit_bytes=108)
+    failure, answer = bench.call("processEventBatch", [])
     assert (failure is not None) is fails
-    assert answer == (None if fails else "x" * size)
+    assert answer == (None if fails else [{"x": "x" * size}])
 
 
 def test_a_failure_names_the_line_of_the_app():
@@ -165,14 +175,14 @@ async def composeWebhook(event, meta):
     posthog.capture('before')
     slept = await sleep(1)
     posthog.capture('after')
-    return [event, slept]
+    return {'url': event, 'body': slept}
 """
     bench = Bench(source)
     running = bench.begin("composeWebhook", "e")
     assert next(running) is bench.calls[0]
     assert not bench.page.in_app
     bench.calls[0]._finish("answer")
-    assert ended(running) == (None, ["e", "answer"])
+    assert ended(running) == (None, {"url": "e", "body": "answer"})
     assert bench.page.in_app  # until the caller has freed what the app left
     assert bench.page.install == 39
     assert [capture[2] for capture in bench.effects.captures] == ["before", "after"]
@@ -187,25 +197,25 @@ def test_a_call_that_the_host_refuses_raises_in_the_hook():
 
 
 def test_a_hook_has_ended_when_its_calls_have_awaited_or_not():
-    bench = Bench("def composeWebhook(event, meta):\n    sleep(1)\n    sleep(2)\n    return 'done'\n")
+    bench = Bench("def composeWebhook(event, meta):\n    sleep(1)\n    sleep(2)\n    return {'url': 'done'}\n")
     running = bench.begin("composeWebhook", {})
     assert next(running) is bench.calls[0]
     assert not bench.page.in_app
     bench.calls[0]._finish(None)
     assert next(running) is bench.calls[1]
     bench.calls[1]._finish(None)
-    assert ended(running) == (None, "done")
+    assert ended(running) == (None, {"url": "done"})
     assert bench.effects.calls == []
 
 
 def test_an_answer_is_as_it_was_when_the_hook_returned():
-    source = "kept = []\ndef composeWebhook(event, meta):\n    sleep(1)\n    kept.append(1)\n    return kept\n"
+    source = "kept = []\ndef composeWebhook(event, meta):\n    sleep(1)\n    kept.append(1)\n    return {'url': 'x', 'body': kept}\n"
     bench = Bench(source)
     running = bench.begin("composeWebhook", {})
     next(running)
     bench.app.hooks["composeWebhook"].__globals__["kept"].append("by another event")  # type: ignore[attr-defined]
     bench.calls[0]._finish(None)
-    assert ended(running) == (None, [1])
+    assert ended(running) == (None, {"url": "x", "body": [1]})
 
 
 @pytest.mark.parametrize("waits", ["await sleep(9)", "sleep(9)"])
@@ -288,11 +298,11 @@ def test_running_out_of_memory_is_remembered_also_when_another_hook_fails_later(
 def test_each_call_of_an_app_with_decimals_has_a_context_of_its_own():
     source = (
         "from decimal import Decimal, localcontext\ndef composeWebhook(event, meta):\n"
-        "    return str(Decimal(1) / Decimal(3))\n"
+        "    return {'url': str(Decimal(1) / Decimal(3))}\n"
         "async def onEvent(event, meta):\n    with localcontext(prec=2):\n        await sleep(1)\n"
     )
     bench = Bench(source)
     running = bench.begin("onEvent", {})
     next(running)
     bench.effects = Effects(8)
-    assert bench.call("composeWebhook", {})[1] == "0." + "3" * 28
+    assert bench.call("composeWebhook", {})[1] == {"url": "0." + "3" * 28}
