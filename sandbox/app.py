@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from sandbox import codec
 from sandbox.environment import app_globals
-from sandbox.globals.console import make_console
-from sandbox.globals.errors import FetchError, LimitExceeded, RetryError, is_retryable
+from sandbox.globals.errors import LimitExceeded, RetryError, is_retryable
+from sandbox.globals.given import given_globals
+from sandbox.globals.jobs import Jobs
 from sandbox.globals.meta import make_meta
-from sandbox.globals.posthog import make_posthog
+from sandbox.globals.metrics import Metrics, find_metrics
+from sandbox.globals.named import declare
 from sandbox.guards import is_app_callable
 from sandbox.invocation import Context
 from sandbox.page import HookTimeout
@@ -86,20 +88,17 @@ def load_app(
     try:
         code = compile_app(install["source"], app.file_name)
         namespace = app_globals(
-            {
-                "posthog": make_posthog(app.id, context, captures_per_event, library_version),
-                "console": make_console(app.id, context),
-                "sleep": make_sleep(app.id, context),
-                "FetchError": FetchError,
-                "LimitExceeded": LimitExceeded,
-                "RetryError": RetryError,
-            },
+            given_globals(app.id, context, captures_per_event, library_version),
             clock=clock,
             is_running=lambda: context.page.runs(app.id),
         )
-        app.meta = make_meta(install["config"], attachments)
+        jobs, metrics = Jobs(context, app.id), Metrics(context, app.id)
+        app.meta = make_meta(app.id, context, install["config"], attachments, jobs, metrics)
         contextvars.Context().run(exec, code, namespace)
         app.hooks = find_hooks(namespace)
+        app.metrics = find_metrics(namespace.get("metrics"))
+        declare(jobs, {name.removeprefix(JOB_PREFIX): "" for name in app.hooks if name.startswith(JOB_PREFIX)})
+        declare(metrics, app.metrics)
         app.waits = "async" in unicodedata.normalize("NFKC", install["source"])
     except AppSyntaxError as error:
         app.error = Failure("compile", error.message[:_MESSAGE_LENGTH], error.line)
@@ -109,17 +108,6 @@ def load_app(
         except HookTimeout as timeout:
             app.error = Failure("timeout", str(timeout))
     return app
-
-
-def make_sleep(install: int, context: Context) -> Callable[[float], Any]:
-    """`await sleep(seconds)`: the host's clock; other events go on meanwhile."""
-
-    def sleep(seconds: float) -> Any:
-        if type(seconds) not in (int, float) or not 0 <= seconds <= 3600:
-            raise ValueError("sleep: seconds must be a number from 0 to 3600")
-        return context.send_call(context.current("sleep"), install, "sleep", [seconds])
-
-    return sleep
 
 
 def app_file_name(install: dict[str, Any]) -> str:

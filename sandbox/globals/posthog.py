@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sandbox import codec
 from sandbox.facade import facade
+from sandbox.globals.api import Api
 from sandbox.globals.errors import LimitExceeded
 from sandbox.invocation import Context, Effects, HostCall
 
@@ -22,7 +23,10 @@ def make_posthog(install: int, context: Context, captures_per_event: int, librar
     """The `posthog` object of one install."""
     return facade(
         "posthog",
-        {"capture": make_capture(install, context, captures_per_event, library_version)},
+        {
+            "capture": make_capture(install, context, captures_per_event, library_version),
+            "api": Api(context, install),
+        },
     )
 
 

@@ -53,6 +53,14 @@ PROGRAMS: dict[str, tuple[str, set[str]]] = {
     "deep_recursion_is_an_error": (HOOK + "    return processEvent(event, meta)\n", REFUSED),
     "awaiting_what_is_no_call_is_an_error": ("class Never:\n    def __iter__(self):\n        return self\n    def __next__(self):\n        return 1\nasync " + HOOK + "    await Never()\n    event['properties']['escaped'] = 1\n    return event\n", REFUSED),
     "waiting_for_ever_ends": ("async " + HOOK + "    while True:\n        try:\n            await sleep(3600)\n        except Exception:\n            pass\n", ENDED),
+    "endless_host_calls_end": (HOOK + "    while True:\n        try:\n            meta.storage.set('k', 'x' * 100_000)\n        except Exception:\n            pass\n", ENDED),
+    "endless_requests_end": ("async " + HOOK + "    while True:\n        try:\n            await fetch('http://127.0.0.1/')\n        except Exception:\n            pass\n", ENDED),
+    "a_bomb_of_coroutines_ends": ("async def one():\n    await gather(one(), one())\nasync " + HOOK + "    try:\n        await one()\n    except Exception:\n        pass\n    while True:\n        await gather(*[sleep(9) for _ in range(100)])\n", ENDED | REFUSED),
+    "a_gather_does_not_hide_a_time_out": ("async def one():\n    while True:\n        try:\n            await sleep(9)\n        except Exception:\n            pass\nasync " + HOOK + "    try:\n        await gather(one(), one())\n    except Exception:\n        pass\n    event['properties']['escaped'] = 1\n    return event\n", ENDED),
+    "an_error_that_prints_itself_is_its_apps_failure": (HOOK + "    try:\n        meta.storage.set('k', {1})\n    except TypeError as error:\n        kind = type(error)\n    class Mine(kind):\n        def __str__(self):\n            raise ValueError\n    raise Mine('x')\n", REFUSED),
+    "a_retry_error_that_prints_for_ever_ends": ("class Mine(RetryError):\n    def __str__(self):\n        while True:\n            pass\n" + HOOK + "    raise Mine\n", ENDED),
+    "the_storage_of_meta_does_not_leave": (HOOK + "    event['properties']['escaped'] = [meta.storage, meta.jobs, fetch]\n    return event\n", REFUSED),
+    "jobs_of_one_install_are_not_those_of_another": ("jobs = {'mine': lambda payload, meta: None}\n" + HOOK + "    event['properties']['escaped'] = list(meta.jobs) != ['mine']\n    return event\n", HARMLESS),
 }  # fmt: skip
 
 

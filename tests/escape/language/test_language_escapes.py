@@ -5,23 +5,37 @@ from __future__ import annotations
 import contextvars
 import functools
 import types
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
 
 from sandbox.environment import app_globals
 from sandbox.facade import facade
+from sandbox.globals.given import given_globals
+from sandbox.globals.jobs import Jobs
+from sandbox.globals.meta import make_meta
+from sandbox.globals.metrics import Metrics
+from sandbox.globals.named import declare
+from sandbox.globals.response import Response
+from sandbox.invocation import Context, Effects, HostCall
+from sandbox.page import Page
 from sandbox.policy import AppSyntaxError, compile_app
-from tests.escape.language import hostile, hostile_objects, hostile_syntax
+from tests.escape.language import hostile, hostile_globals, hostile_objects, hostile_syntax
 
-MODULES = (hostile, hostile_syntax, hostile_objects)
-PROGRAMS = {
-    name: program
-    for module in MODULES
-    for kind, group in vars(module).items()
-    if kind.isupper() and kind not in ("SYNTAX", "PLACES", "HOST_CALLS") and isinstance(group, dict)
-    for name, program in group.items()
-}
+
+def programs(*modules: types.ModuleType) -> dict[str, str]:
+    return {
+        name: program
+        for module in modules
+        for kind, group in vars(module).items()
+        if kind.isupper() and kind not in ("SYNTAX", "PLACES", "HOST_CALLS") and isinstance(group, dict)
+        for name, program in group.items()
+    }
+
+
+GLOBALS = programs(hostile_globals)
+PROGRAMS = programs(hostile, hostile_syntax, hostile_objects) | GLOBALS
 
 
 class Stop(BaseException):
@@ -48,19 +62,48 @@ def compiled(program: str) -> types.CodeType:
     return compile_app(program, "app")
 
 
-def run(program: str, log: list[str]) -> Any:
-    """What `attack()` returns in a fresh install; None where it was refused or failed."""
+def stand_ins(log: list[str]) -> dict[str, object]:
+    """Facades around host functions that are coroutines, which is what they must hide in the worst case."""
     storage = facade("storage", {"get": fetch, "set": fetch})
     api = facade("api", {"get": fetch, "post": fetch})
-    injected = {
+    return {
         "posthog": facade("posthog", {"capture": lambda name, properties=None: None, "api": api}),
         "console": facade("console", {"log": log.append}),
         "meta": facade("meta", {"config": {}, "storage": storage, "global": {}}, items=True),
         "fetch": fetch,
         "stop": stop,
     }
+
+
+class Listening(Effects):
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(1)
+        self._log = log
+
+    def log(self, install: int, level: str, message: str, source: str = "CONSOLE") -> None:
+        self._log.append(message)
+
+
+def given(log: list[str]) -> dict[str, object]:
+    """What apps are given, in an event whose host calls wait for ever."""
+    context = Context(lambda effects, install, name, _: HostCall(effects, name, (install, 0)), Page())
+    context.effects = Listening(log)
+    jobs, metrics = Jobs(context, 1), Metrics(context, 1)
+    declare(jobs, {"work": ""})
+    declare(metrics, {"counted": "sum"})
+    answer = {"status": 200, "headers": {"a": "b"}, "url": "x", "body": {"text": "{}"}}
+    return {
+        **given_globals(1, context, 100, "1"),
+        "meta": make_meta(1, context, {}, {}, jobs, metrics),
+        "response": Response(answer),
+        "stop": stop,
+    }
+
+
+def run(program: str, log: list[str], injected: Callable[[list[str]], dict[str, object]] = given) -> Any:
+    """What `attack()` returns in a fresh install; None where it was refused or failed."""
     its_time = [True]
-    namespace: dict[str, Any] = app_globals(injected, is_running=lambda: its_time[0])
+    namespace: dict[str, Any] = app_globals(injected(log), is_running=lambda: its_time[0])
     try:
         return contextvars.Context().run(attack, program, namespace)
     except AppSyntaxError as error:
@@ -84,11 +127,15 @@ def attack(program: str, namespace: dict[str, Any]) -> Any:
     return found
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_hostile_program(name: str) -> None:
+CASES = [(name, given) for name in PROGRAMS]
+CASES += [(name, stand_ins) for name in PROGRAMS.keys() - GLOBALS.keys()]
+
+
+@pytest.mark.parametrize(("name", "injected"), sorted(CASES, key=lambda case: case[0]))
+def test_hostile_program(name: str, injected: Callable[[list[str]], dict[str, object]]) -> None:
     log: list[str] = []
     # Twice, as two installs: the second must find nothing that the first left.
-    found = [run(PROGRAMS[name], log) for _ in range(2)]
+    found = [run(PROGRAMS[name], log, injected) for _ in range(2)]
     assert not any(found)
     assert log == []
 

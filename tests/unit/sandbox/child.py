@@ -152,10 +152,13 @@ class Child:
             if kind == FrameKind.DONE:
                 sequence, failure, stop, notes = head
                 value = orjson.loads(blob[:stop])
+                captures = []
                 for capture in (notes or {}).get("captures", ()):
                     start, stop = stop, stop + capture[-1]
-                    capture[-1] = orjson.loads(blob[start:stop])
+                    captures.append([*capture[:-1], orjson.loads(blob[start:stop])])
                 assert stop == len(blob)
+                if captures:
+                    notes = {**notes, "captures": captures}
                 found.append((sequence, failure, value, notes))
         return found
 

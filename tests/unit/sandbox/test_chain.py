@@ -48,7 +48,7 @@ class Bench:
 
     def start_call(self, effects: Effects, _install: int, name: str, arguments: list[Any]) -> HostCall:
         call = HostCall()
-        self.started.append((name, arguments))
+        self.started.append((name, orjson.loads(orjson.dumps(arguments))))
         self.calls.append(call)
         effects.calls.append(call)
         return call
