@@ -14,6 +14,7 @@ import typer
 from plugin_server.cli.app import app as authors
 from plugin_server.cli.check import run_checks
 from plugin_server.cli.logging import set_up_logging
+from plugin_server.cli.parked import app as parked
 from plugin_server.cli.service import Service
 from plugin_server.cli.tail import follow
 from plugin_server.cli.welcome import welcome
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(authors, name="app")
+app.add_typer(parked, name="parked")
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of settings; environment variables PLUGIN_SERVER_* go before it."),
