@@ -16,13 +16,15 @@ _TEXT_FIELDS: Final = {"text": "text", "href": "href", "attr_id": "attr_id"}
 _NUMBER_FIELDS: Final = {"nth-child": "nth_child", "nth-of-type": "nth_of_type"}
 _ELEMENTS: Final = 1_000
 """More than any page nests"""
+_CHARACTERS: Final = 128 * 1024
+"""Of a chain: what is beyond is left out, so that a sender cannot keep the host busy with it"""
 
 
 def parse_elements(chain: str) -> list[dict[str, Any]]:
     """The elements, the innermost first, as hooks get them. What is not as it should be is left out."""
     if not chain:
         return []
-    return [_element(text, order) for order, text in enumerate(_split(chain)[:_ELEMENTS])]
+    return [_element(text, order) for order, text in enumerate(_split(chain[:_CHARACTERS])[:_ELEMENTS])]
 
 
 def _split(chain: str) -> list[str]:

@@ -6,7 +6,8 @@ holds nobody up. What an app raises without saying that another try may help is 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from plugin_server.runtime.replies import HookFailure
 
@@ -21,17 +22,20 @@ _ONCE_KINDS: Final = frozenset({"memory"})
 """Of failures that others in the sandbox may have had a part in, but hardly twice"""
 
 
-class Again(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Again:
     """Try it again in so many seconds."""
 
     seconds: float
 
 
-class Over(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Over:
     """It is not tried again: the app failed, and says nothing of another try."""
 
 
-class Expired(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Expired:
     """It was tried for as long as deliveries are kept, and becomes a dead letter."""
 
 
