@@ -50,8 +50,9 @@ class JobRunner:
         hook = f"{_JOB_HOOK}{job.name}"
         origin = Origin(f"job-{job.id}", job.id, hook)
         parent = parent_of(project, job, origin)
+        called: Called | None = None
         while True:
-            called = await self._call(project, job, origin)
+            called = await self._call(project, job, origin, called)
             if self._invoker.is_stale(called):
                 continue
             token, called = self._judge(job, called)
@@ -75,7 +76,7 @@ class JobRunner:
         parent = Parent(run_id, origin.source, Lineage(run_id), malformed_lineage=False, share=0, hook=origin.hook)
         await self._invoker.store([self._invoker.settle(called, parent)])
 
-    async def _call(self, project: Project, job: ClaimedJob, origin: Origin) -> Called:
+    async def _call(self, project: Project, job: ClaimedJob, origin: Origin, previous: Called | None) -> Called:
         install = next((each for each in project.installs if each.id == job.install_id), None)
         if install is None:
             return failed_call(project, job.install_id, origin, "install gone", retryable=False)
@@ -83,7 +84,7 @@ class JobRunner:
         arguments = b"[" + job.payload + b"]"
         try:
             return await self._invoker.call(
-                project, job.install_id, origin.hook, arguments, origin, max_captures=max_captures
+                project, job.install_id, origin.hook, arguments, origin, max_captures=max_captures, previous=previous
             )
         except HookMissing:
             hooks = (await self._invoker.hooks(project)).get(job.install_id)

@@ -142,8 +142,9 @@ class ScheduleWorker:
             hook=due.task,
             is_root=True,
         )
+        called: Called | None = None
         while True:
-            called, there = await self._call(project, due, origin)
+            called, there = await self._call(project, due, origin, called)
             if self._invoker.is_stale(called):
                 continue
             token, called = self._judge(due, called, there=there)
@@ -157,14 +158,19 @@ class ScheduleWorker:
                     self._report.tick_failed(due.install_id, due.task, called.failure.kind)
             return
 
-    async def _call(self, project: Project, due: DueTask, origin: Origin) -> tuple[Called, bool]:
+    async def _call(
+        self, project: Project, due: DueTask, origin: Origin, previous: Called | None
+    ) -> tuple[Called, bool]:
         """The call, and whether the app has such a task at all."""
         limit = project.limits.captures_per_run
         try:
-            call = self._invoker.call(project, due.install_id, due.task, b"[]", origin, max_captures=limit)
-            return await call, True
+            called = await self._invoker.call(
+                project, due.install_id, due.task, b"[]", origin, max_captures=limit, previous=previous
+            )
         except HookMissing:
             pass
+        else:
+            return called, True
         if any(install.id == due.install_id for install in project.installs):
             has_hooks = bool((await self._invoker.hooks(project)).get(due.install_id))
         else:

@@ -52,6 +52,8 @@ class InFlight:
         if run is None:
             raise ProtocolViolation("an answer for an event that it was not given, or a second one")
         bounds: Bounds = run.chain.bounds
+        if isinstance(run, Invocation) and run.max_captures is not None:
+            return bounds._replace(captures=run.max_captures)
         return bounds
 
     def take_results(

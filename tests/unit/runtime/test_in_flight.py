@@ -119,6 +119,14 @@ async def test_bounds_are_those_of_the_chain_that_it_was_given_to():
     assert in_flight.bounds_of(3) is other.bounds
 
 
+async def test_a_call_with_a_limit_of_its_own_may_capture_so_much():
+    in_flight = flight(1)
+    called = invocation(chain(1), 1)
+    called.max_captures = 10_000
+    in_flight.add_invocation(called)
+    assert in_flight.bounds_of(2) == called.chain.bounds._replace(captures=10_000)
+
+
 @pytest.mark.parametrize("sequence", [0, -1, 3, 2**31, 2**63])
 def test_what_was_never_given_has_no_bounds(sequence):
     with pytest.raises(ProtocolViolation, match="was not given"):
