@@ -96,7 +96,7 @@ async def run_case(app: AppLike, case: Mapping[str, Any]) -> CaseResult:
             posthog_api=case.get("posthog_api") or (),
             geoip=case.get("geoip") or {},
             now=case.get("now"),
-            setup=case.get("setup_first", all(step.get("hook") != "setupPlugin" for step in steps)),
+            setup=case.get("setup_first", "steps" not in case and case.get("hook") != "setupPlugin"),
             jobs_inline=case.get("jobs_run_inline", True),
         )
     except (ValueError, InvalidArgument) as error:

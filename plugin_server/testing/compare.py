@@ -137,6 +137,8 @@ def _as_expected(capture: Mapping[str, Any], wanted: Any) -> dict[str, Any]:
         return dict(capture)
     named = wanted.get("properties") or {}
     properties = {key: value for key, value in capture["properties"].items() if key in named or key not in _ADDED}
+    if "timestamp" in named:  # written among the properties, it becomes the event's own
+        properties = {"timestamp": capture["timestamp"], **properties}
     return {key: properties if key == "properties" else value for key, value in capture.items() if key in wanted}
 
 

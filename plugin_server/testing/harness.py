@@ -145,11 +145,13 @@ class AppHarness:
     async def run(self, hook: str, *arguments: Any, lineage: Mapping[str, Any] | None = None) -> Run:
         """Call a hook: `("processEvent", event)`, `("jobs.name", payload)`, `("runEveryMinute")`, `("exportEvents", events)`.
 
-        In a chain, processEvent runs through all apps and other hooks run in each app that has it. Raises HookNotFound
-        if no app has it; whatever the app does wrong is in `Run.error`.
+        In a chain, processEvent runs through all apps and other hooks run in each app that has it; an app with only
+        processEventBatch has a processEvent too. Raises HookNotFound if no app has it; whatever the app does wrong is in
+        `Run.error`.
         """
         broken = self.setup_error
-        if hook not in self.hooks:
+        known = self.hooks | ({"processEvent"} if "processEventBatch" in self.hooks else frozenset())
+        if hook not in known:
             if broken is None:
                 raise HookNotFound(f"no app has {hook}: they have {', '.join(sorted(self.hooks)) or 'no hook at all'}")
             return broken_run(hook, arguments, broken)

@@ -61,7 +61,7 @@ async def test_a_drop_is_none_and_no_error():
     ],
 )
 async def test_what_goes_wrong_has_a_kind_and_a_line_and_the_event_is_as_before(body, kind, line):
-    async with AppHarness(source=f"def processEvent(event, meta):\n    {body}\n", limits={"cpu_seconds": 0.1}) as app:
+    async with AppHarness(source=f"def processEvent(event, meta):\n    {body}\n", limits={"cpu_seconds": 0.3}) as app:
         run = await app.run("processEvent", EVENT)
         assert run.error is not None
         assert run.error.kind == kind
