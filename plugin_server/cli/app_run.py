@@ -25,6 +25,7 @@ async def run_app(
 ) -> bool:
     """Run a hook on the event in a file (`-`: standard input) and print what it did; whether it did without error.
 
+    There is no network: every request is answered 200 `{}`.
     Raises ConfigurationError for an app or a file that cannot be read, and for a hook that the app lacks.
     """
     takes_none = hook in _WITHOUT_ARGUMENT
@@ -34,6 +35,8 @@ async def run_app(
     async with AppHarness(str(directory), config=config) as app:
         for log in app.setup_logs if not as_json else ():
             typer.echo(f"set-up logs {log['level']}: {log['message']}")
+        for request in app.setup_requests if not as_json else ():
+            typer.echo(f"set-up asks {request['method']} {request['url']}")
         try:
             run = await app.run(hook, *([] if takes_none else [argument]))
         except HookNotFound as error:
@@ -83,11 +86,18 @@ def _print(run: Run, before: dict[str, Any]) -> None:
             console.print_json(json.dumps(run.event if run.value is None else run.value))
     for log in run.logs:
         console.print(Text(f"  logs {log['level']}: {log['message']}", style="blue"))
+    for request in run.requests:
+        console.print(Text(f"  → asks {request['method']} {request['url']}", style="cyan"))
+    for job in run.jobs:
+        when = "now" if job["run_at"] is None else f"at {job['run_at']}"
+        console.print(Text(f"  + starts job {job['job']} {when} {json.dumps(job['payload'])}", style="magenta"))
+    for name, value in run.metrics.items():
+        console.print(Text(f"  counts {name} {value:g}", style="blue"))
     for capture in run.captured:
         properties = {key: value for key, value in capture["properties"].items() if not key.startswith("$lib")}
         console.print(Text(f"  + captures {capture['event']} {json.dumps(properties)}", style="magenta"))
     for cut in run.cuts:
-        console.print(Text(f"  ✂ {cut['count']} capture(s) cut by {cut['reason']}: {cut['chain']}", style="yellow"))
+        console.print(Text(f"  ✂ {cut['count']} {cut['what']} cut by {cut['reason']}: {cut['chain']}", style="yellow"))
     console.print(Text(f"  {run.duration_seconds * 1000:.1f} ms", style="dim"))
 
 
@@ -112,6 +122,7 @@ def _as_json(run: Run) -> dict[str, Any]:
         "captured": run.captured,
         "requests": run.requests,
         "jobs": run.jobs,
+        "metrics": run.metrics,
         "logs": run.logs,
         "cuts": run.cuts,
         "duration_seconds": run.duration_seconds,

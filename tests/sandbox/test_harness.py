@@ -14,6 +14,8 @@ from plugin_server.testing import AppHarness, HookNotFound
 EVENT = {"event": "x", "distinct_id": "ada", "properties": {"a": 1}}
 PASSES = "def processEvent(event, meta):\n    return event\n"
 EXAMPLES = Path(__file__).parents[2] / "examples"
+PAGE = (EXAMPLES.parent / "docs" / "testing-apps.md").read_text("utf-8")
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 async def test_an_event_comes_back_as_the_app_left_it_and_nothing_else_added():
@@ -189,9 +191,8 @@ async def test_an_events_lineage_decides_what_is_cut():
         assert [cut["reason"] for cut in run.cuts] == ["depth"]
 
 
-async def test_the_example_in_the_documentation_runs():
-    page = (EXAMPLES.parent / "docs" / "testing-apps.md").read_text("utf-8")
-    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_the_programs_in_the_documentation_run(program):
     namespace: dict[str, Any] = {}
     exec(program.replace("asyncio.run(main())", ""), namespace)
     await namespace["main"]()

@@ -213,8 +213,9 @@ def test_apps_in_the_documents_compile(source: str):
 @pytest.mark.parametrize("source", snippets("json"))
 def test_json_in_the_documents_is_json(source: str):
     document = json.loads(source)
-    if "hook" in document:
-        assert read_case(document, "cases/example.json", 1)["expect"]
+    if "hook" in document or "steps" in document:
+        case = read_case(document, "cases/example.json", 1)
+        assert all(step["expect"] for step in case.get("steps") or [case])
     elif "root" in document:
         assert parse_lineage(source.strip().encode()) == Lineage(
             document["root"], document["depth"], tuple(document["path"]), document["budget"]
