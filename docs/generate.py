@@ -1,5 +1,6 @@
-"""Writes docs/settings.md from plugin_server/settings.py, the table of metrics in docs/operations.md from metrics.py, and
-docs/dialect.md from the tables of the dialect's tests, so that it says nothing that is not tried.
+"""Writes docs/settings.md from plugin_server/settings.py, the table of metrics in docs/operations.md from metrics.py,
+docs/app-reference.md from sandbox/stubs/, and docs/dialect.md from the tables of the dialect's tests, so that it says nothing
+that is not tried.
 
 `python docs/generate.py` writes them; with `--check` it changes nothing, and exits with 1 if they are stale.
 """
@@ -27,12 +28,14 @@ from sandbox.policy import AppSyntaxError, compile_app
 DOCS: Final = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))  # for the tables, which are not installed
 
+from docs.stub_pages import app_reference_page  # noqa: E402
 from tests.unit.sandbox.test_dialect import ALLOWED, REFUSED, TOPICS  # noqa: E402
 from tests.unit.sandbox.test_modules_listed import LISTED, NOTES  # noqa: E402
 
 DIALECT: Final = DOCS / "dialect.md"
 SETTINGS: Final = DOCS / "settings.md"
 OPERATIONS: Final = DOCS / "operations.md"
+APP_REFERENCE: Final = DOCS / "app-reference.md"
 METRICS_BEGIN: Final = "<!-- metrics: written by docs/generate.py -->"
 METRICS_END: Final = "<!-- end of metrics -->"
 _PACKAGE: Final = DOCS.parent / "plugin_server"
@@ -54,7 +57,7 @@ _DIALECT_HEAD: Final = """\
 
 Apps are written in Python without what could leave the sandbox. Each program below runs as a test and gives what plain Python gives. What is refused is refused
 when the app is loaded, and by `plugin-server app check`, with the line and what to write instead. What an app is given besides (`posthog`, `console`, `meta`, …)
-is in [Writing apps](writing-apps.md).
+is in [What an app is given](app-reference.md).
 
 ## From JavaScript
 
@@ -78,7 +81,7 @@ is in [Writing apps](writing-apps.md).
 | `throw new Error("no")` | `raise ValueError("no")` |
 | `switch (event.event)` | `match event["event"]:`, or a dict of functions |
 | `async`, `await` | the same; a call without `await` runs nothing |
-| `await Promise.all([a(), b()])` | await one after the other |
+| `await Promise.all([a(), b()])` | `await gather(a(), b())` |
 | `setTimeout`, `require("package")` | not there: `await sleep(seconds)`; an app is one file |
 """
 
@@ -176,6 +179,7 @@ def pages() -> dict[Path, str]:
     return {
         DIALECT: dialect_page(),
         SETTINGS: settings_page(),
+        APP_REFERENCE: app_reference_page(),
         OPERATIONS: operations_page(OPERATIONS.read_text("utf-8")),
     }
 

@@ -27,7 +27,7 @@ UNITS: Final = {
     "years": 366 * _DAY,
 }
 """Seconds in each, at most; the host counts months, quarters and years by the calendar"""
-BY_CALENDAR: Final = ("months", "quarters", "years")
+PAYLOAD_BYTES: Final = 2**20
 _FURTHEST_SECONDS: Final = 100 * 366 * _DAY
 
 
@@ -44,6 +44,10 @@ class Jobs(NamedFacade):
                 encoded = codec.dumps(payload)
             except codec.NotJson as error:
                 raise codec.NotJson(f"jobs.{name}: the payload must be JSON: {error}") from None
+            if len(encoded) > PAYLOAD_BYTES:
+                raise ValueError(
+                    f"jobs.{name}: the payload has more than {PAYLOAD_BYTES} bytes: keep it in meta.storage and give its key"
+                )
             return Job(self, name, encoded)
 
         job.__name__ = job.__qualname__ = name
@@ -78,8 +82,6 @@ class Job(Facade):
             raise ValueError(f"Unknown time unit: {plural[:40]}; there are {', '.join(UNITS)}")
         if not 0 <= number * UNITS[plural] <= _FURTHEST_SECONDS:
             raise ValueError(f"{what}: the time must be from now on, and at most 100 years away")
-        if plural in BY_CALENDAR and number != int(number):
-            raise ValueError(f"{what}: {plural} are counted by the calendar: give a whole number, or use days")
         return self._enqueue("runIn", ["in", number, plural])
 
     def runAt(self, when: datetime | str) -> HostCall:  # noqa: N802 - upstream's name

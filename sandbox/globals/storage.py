@@ -26,6 +26,8 @@ class Storage(HostFacade):
 
     def set_if_absent(self, key: str, value: Any) -> HostCall:
         """To be awaited: was it set? It is not if there is a value already."""
+        if value is None:
+            raise ValueError("storage.set_if_absent: value must not be None, which is what an absent key has")
         return self._start("storage.set_if_absent", [check_key("storage.set_if_absent", key), value])
 
     def increment(self, key: str, by: float = 1) -> HostCall:

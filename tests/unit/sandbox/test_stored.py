@@ -124,6 +124,10 @@ def test_a_value_that_is_no_json_is_refused_at_once(call):
     assert message.startswith(f"{call.partition('(')[0]}: ")
 
 
+def test_nothing_is_what_an_absent_key_has():
+    assert "value must not be None" in refusal_of("await meta.storage.set_if_absent('k', None)")
+
+
 def test_values_that_contain_themselves_or_are_too_deep_are_refused():
     assert "contains itself" in refusal_of("x = {}\nx['x'] = x\nawait meta.storage.set('k', x)")
     deep = "x = 1\nfor _ in range(101):\n    x = [x]\nawait meta.cache.set('k', x)"
