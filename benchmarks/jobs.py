@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
-sys.path[0] = str(Path(__file__).parents[1])
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.throughput import cpu_seconds, descendants
 from plugin_server.background.job_store import JobStore
@@ -90,7 +90,7 @@ async def work(url: str, owner: str, installs: int, ready: Any, ended: Any) -> N
 
 
 def run_worker(url: str, owner: str, installs: int, ready: Any, ended: Any) -> None:
-    import uvloop
+    import uvloop  # noqa: PLC0415 - in the child only
 
     uvloop.run(work(url, owner, installs, ready, ended))
 
