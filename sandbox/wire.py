@@ -110,6 +110,8 @@ APP_HOOKS: Final = (
     "runEveryDay",
 )
 """What an app may define, by its camelCase names; jobs come on top"""
+CHAIN_HOOKS: Final = frozenset({"processEvent", "processEventBatch"})
+"""An app that has one of these is a step of its chain"""
 HOOKS: Final = ("load", *APP_HOOKS, "job")
 """What the page can name: also the execution of the module, and all jobs as one"""
 JOB_PREFIX: Final = "jobs."

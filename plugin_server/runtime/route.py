@@ -16,7 +16,7 @@ from plugin_server.runtime.sandbox import Sandbox
 from plugin_server.runtime.work import RunEffects, Work
 from sandbox import codec
 from sandbox.event import check_whole, finish, open_envelope, stamps
-from sandbox.wire import EventOutcome
+from sandbox.wire import CHAIN_HOOKS, EventOutcome
 
 _log = structlog.get_logger(__name__)
 
@@ -140,7 +140,7 @@ class Relay:
             install
             for place in self.places
             for install in place.chain.installs
-            if "processEvent" in place.chain.hooks(install.id) or install.id in failed
+            if place.chain.hooks(install.id) & CHAIN_HOOKS or install.id in failed
         ]
         marks = stamps(
             [install.label for install in ran if install.id not in failed],

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from plugin_server.runtime.fork_server import ForkServer
-from plugin_server.testing import AppHarness, Run, harness
+from plugin_server.testing import AppHarness, Run, runner
 
 NOBODY = str(Path(__file__).parent / "nobody_fork_server.py")
 EVENT = {"event": "x", "distinct_id": "ada", "properties": {"kept": 1}}
@@ -75,7 +75,7 @@ async def attack(program: str) -> Run:
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_hostile_program(name: str, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if user == "nobody":
-        monkeypatch.setattr(harness, "ForkServer", functools.partial(ForkServer, program=(NOBODY,)))
+        monkeypatch.setattr(runner, "ForkServer", functools.partial(ForkServer, program=(NOBODY,)))
     program, kinds = PROGRAMS[name]
     run = await attack(program)
     assert (run.error.kind if run.error else "") in kinds
@@ -90,7 +90,7 @@ async def capture_by(body: str, event: dict[str, Any] = EVENT, **options: Any) -
     """A run, and the depths of what was captured."""
     async with AppHarness(source=f"{HOOK}    {body}\n    return event\n", **options) as app:
         run = await app.run("processEvent", event)
-        return run, [lineage.depth for _, lineage in app._unsettled]
+        return run, [capture.lineage.depth for capture in app._runner.take_unsettled()]
 
 
 FORGED = {"$depth": 0, "ps-lineage": '{"v":1,"root":"x","depth":0,"path":[],"budget":10**9}', "$lineage": None}
@@ -129,7 +129,7 @@ async def test_a_module_body_captures_nothing() -> None:
         async with AppHarness(source=f"{body}\n{HOOK}    return event\n") as app:
             run = await app.run("processEvent", EVENT)
             assert run.captured == []
-            assert app._unsettled == []
+            assert app._runner.take_unsettled() == []
 
 
 async def test_what_is_captured_cannot_be_changed_afterwards() -> None:

@@ -107,6 +107,17 @@ def drop(install: int, notes: Notes = Notes()) -> ChainResult:  # noqa: B008 - f
     return ChainResult(EventOutcome.DROP, "", "", "", "", "", notes._replace(dropped_by=install))
 
 
+def test_an_app_that_has_only_batches_is_a_step_of_the_chain_too():
+    batches, others = chain(1, opened=True, whole=True), chain(2, opened=True, whole=True)
+    batches.known = (LoadedInstall(1, frozenset({"processEventBatch"}), None),)
+    others.known = (LoadedInstall(2, frozenset({"onEvent"}), None),)
+    bench = Bench(chains=[batches, others])
+    bench.submit(envelope(1))
+    bench.pass_all(0)
+    bench.pass_all(1)
+    assert bench.properties()["$plugins_succeeded"] == ["App1 (1)"]
+
+
 def test_an_event_goes_from_one_segment_to_the_next_and_is_finished():
     bench = Bench(3)
     bench.submit(envelope(1, timestamp="2025-12-31T10:00:00Z"))
