@@ -85,12 +85,19 @@ class _Changed(Exception):
 
 
 class Committer:
-    """One a worker. `run` is its life; `on_outbox` is called when records were left in the outbox."""
+    """One a worker. `run` is its life; `on_outbox` and `on_jobs` are called when records were left in the outbox, and jobs stored."""
 
-    def __init__(self, database: Database, ledger: Ledger, on_outbox: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        on_outbox: Callable[[], None] = lambda: None,
+        on_jobs: Callable[[], None] = lambda: None,
+    ) -> None:
         self.ledger = ledger
         self._database = database
         self._on_outbox = on_outbox
+        self._on_jobs = on_jobs
         self._pending: dict[Unit, Commitment] = {}
         """Finished and not stored, in order"""
         self._wanted = asyncio.Event()
@@ -197,21 +204,28 @@ class Committer:
 
     async def _store_together(self, members: Sequence[Commitment]) -> None:
         with database_errors("cannot store effects"):
-            async with self._database.write() as connection:
-                keys = sorted({key for member in members for key in (*member.unit.reads, *member.unit.writes)})
-                await self._lock(connection, keys)
-                await _complete(connection, members)
-                found = await read_stored(connection, keys)
-                self._check_versions(members, found)
-                written = await _write(connection, members, found)
-                await _insert_jobs(connection, members)
-                await _insert_outbox(connection, members)
+            written = await self._transact(members)
         self.ledger.stored([member.unit for member in members], written)
         for member in members:
             self._pending.pop(member.unit, None)
             member.decide(Outcome.STORED)
         if any(member.outbox for member in members):
             self._on_outbox()
+        if any(member.jobs for member in members):
+            self._on_jobs()
+
+    async def _transact(self, members: Sequence[Commitment]) -> Mapping[Key, Stored]:
+        """One transaction; what the database has then. Raises _Lost, _Changed and SQLAlchemy's errors: it has nothing of it."""
+        async with self._database.write() as connection:
+            keys = sorted({key for member in members for key in (*member.unit.reads, *member.unit.writes)})
+            await self._lock(connection, keys)
+            await _complete(connection, members)
+            found = await read_stored(connection, keys)
+            self._check_versions(members, found)
+            written = await _write(connection, members, found)
+            await _insert_jobs(connection, members)
+            await _insert_outbox(connection, members)
+            return written
 
     async def _lock(self, connection: AsyncConnection, keys: Sequence[Key]) -> None:
         """On Postgres, workers that store keys of the same install come one after another; SQLite has one writer anyway."""

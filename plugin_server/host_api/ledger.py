@@ -277,6 +277,8 @@ class Ledger:
             now = self._clock()
             if entry is None or entry.is_hollow or (not entry.pending and now - entry.read_at > FRESH_SECONDS):
                 entry = await self._load(key)
+                if entry.is_hollow:
+                    continue  # it was long ago
             if entry.contended_until <= now:
                 return entry
             holders = entry.holders = [holder for holder in entry.holders if not holder.finished.is_set()]
@@ -338,8 +340,9 @@ class Ledger:
         if now < self._prune_at or (len(self._entries) <= KEPT_ENTRIES and self._added_bytes <= KEPT_BYTES):
             return
         self._prune_at = now + _PRUNE_SECONDS
+        depended_on = {key for unit in self._units for key in unit.reads}
         for key, entry in list(self._entries.items()):
-            if not entry.pending and entry.read_at < now - KEPT_SECONDS:
+            if not entry.pending and entry.read_at < now - KEPT_SECONDS and key not in depended_on:
                 del self._entries[key]
         held = sum(len(entry.value or b"") for entry in self._entries.values())
         for entry in self._entries.values():

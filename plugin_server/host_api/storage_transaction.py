@@ -55,9 +55,9 @@ class StorageTransaction:
         self.increments = {call: read for call, read in self.increments.items() if call[0] != install_id}
 
     def look_at_increments(self, unheard: Iterable[tuple[int, int]]) -> None:
-        """All increments but these were looked at, so they are reads."""
+        """All increments but these were looked at, so they are reads. Of two of one key the older one counts: it is stale first."""
         for call in unheard:
             self.increments.pop(call, None)
         for key, stamp in self.increments.values():
-            self.reads.setdefault(key, stamp)
+            self.reads[key] = min(stamp, self.reads.get(key, stamp))
         self.increments.clear()

@@ -133,6 +133,15 @@ async def test_an_increment_that_was_looked_at_is_a_read():
     assert bench.finish(half, unheard=[0]) is None
 
 
+async def test_an_increment_that_was_looked_at_is_stale_though_the_key_was_read_again_since():
+    bench = Bench(k=b"10")
+    run = StorageTransaction()
+    assert await bench.increment(run) == 11
+    await write(bench, b"20")
+    assert await bench.get(run) == b"21"
+    assert bench.finish(run) is None
+
+
 async def test_the_increments_of_a_run_add_up_on_what_it_wrote_itself():
     bench = Bench(k=b"10")
     run = StorageTransaction()
