@@ -84,6 +84,7 @@ class JobWorker:
         ]
         try:
             await self._claim_forever()
+            await self._finish()
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -91,9 +92,12 @@ class JobWorker:
             await self._give_back()
 
     async def drain(self) -> None:
-        """Claim no more; returns when what runs has ended. Cancelled, it leaves that to `run`."""
+        """Claim no more; returns when what runs has ended. For who cannot wait so long: cancel it, and then `run`."""
         self._draining = True
         self._changed.set()
+        await self._finish()
+
+    async def _finish(self) -> None:
         while self._running:
             await asyncio.wait([task for _, task in self._running.values()])
 

@@ -80,14 +80,18 @@ class ScheduleWorker:
                     await self._rest(_PAUSE_SECONDS)
                 else:
                     await self._rest(_POLL_SECONDS)
+            await self._finish()
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
             await self._give_back()
 
     async def drain(self) -> None:
-        """Start no more; returns when what runs has ended."""
+        """Start no more; returns when what runs has ended. For who cannot wait so long: cancel it, and then `run`."""
         self._draining.set()
+        await self._finish()
+
+    async def _finish(self) -> None:
         while self._running:
             await asyncio.wait(list(self._running.values()))
 

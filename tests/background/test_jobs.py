@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 from collections import Counter
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -281,6 +283,62 @@ async def test_a_worker_that_stops_gives_back_what_it_has_not_finished(database_
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert {(row.claimed_by, row.claimed_until_ms, row.attempts) for row in await stage.rows()} == {(None, 0, 0)}
+
+
+async def test_a_worker_that_is_drained_claims_no_more_and_finishes_what_runs(database_url):
+    started, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_call: Call) -> None:
+        started.set()
+        await goes_on.wait()
+
+    async with worker(database_url, Hooks({1: {"jobs.work": slow}})) as stage:
+        await stage.put_jobs(3)
+        running = asyncio.create_task(stage.jobs.run())
+        await started.wait()
+        draining = asyncio.create_task(stage.jobs.drain())
+        [late] = await stage.put_jobs(1)
+        done, _ = await asyncio.wait({running, draining}, timeout=0.05)
+        assert not done
+        goes_on.set()
+        await asyncio.gather(running, draining)
+        assert stage.counts.ran == [1] * 3
+        assert [(row.id, row.claimed_by) for row in await stage.rows()] == [(late, None)]
+
+
+def hang_on_jobs(url: str, claimed: Any) -> None:
+    """The life of a worker process that is about to be killed."""
+
+    async def live() -> None:
+        async def for_ever(_call: Call) -> None:
+            claimed.release()
+            await asyncio.Event().wait()
+
+        async with worker(url, Hooks({1: {"jobs.work": for_ever}}), owner="killed") as stage:
+            await stage.jobs.run()
+
+    asyncio.run(live())
+
+
+@pytest.mark.postgres
+async def test_a_worker_process_that_is_killed_loses_no_job(postgres_url):
+    clock = Clock()
+    async with worker(postgres_url, Hooks({1: {"jobs.work": nothing}}), clock=clock) as stage:
+        await stage.put_jobs(10)
+        context = multiprocessing.get_context("spawn")
+        claimed = context.Semaphore(0)
+        process = context.Process(target=hang_on_jobs, args=(postgres_url, claimed))
+        process.start()
+        for _ in range(10):
+            await asyncio.to_thread(claimed.acquire)
+        process.kill()
+        await asyncio.to_thread(process.join)
+        await stage.work()
+        assert stage.counts.ran == []
+        clock.now += LEASE_MS / 1000 + 1
+        await stage.work()
+        assert stage.counts.ran == [1] * 10
+        assert await stage.rows() == []
 
 
 async def test_jobs_that_hang_hold_back_no_other_install(database_url):

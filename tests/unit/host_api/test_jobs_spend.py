@@ -160,3 +160,25 @@ def test_a_chain_is_never_earlier_than_its_pace_and_may_be_later():
     effects.of(1).jobs.append(JobRequest("j", b"null", 1_060_000))
     [job] = Captures("in", "dlq", 1_000_000, lambda: 1_000.0).apply(effects.project, of, (), effects).jobs
     assert job.run_at_ms == 1_060_000
+
+
+def test_a_job_whose_capture_starts_the_job_again_ends_soon():
+    """It is started by onEvent and captures an event, whose onEvent starts the job …"""
+    tenant = Project(2, "p", "t", INSTALLS, LoopPolicy(max_depth=100, max_visits=32))
+    captures = Captures("in", "dlq", 1_000_000, lambda: 1_000.0)
+    events, seen = deque([(ROOT, Lineage(ROOT, 0, (), 1_000))]), 0
+    while events:
+        uuid, lineage = events.popleft()
+        seen += 1
+        share = split_budget(lineage.budget, has_delivery=True).delivery
+        event = Parent(uuid, f"in-0-{seen}", lineage, malformed_lineage=False, share=share, hook="onEvent")
+        effects = RunEffects(tenant, Origin(event.source, uuid, "onEvent"))
+        effects.of(1).jobs.append(JobRequest("j", b"null", None))
+        for job in captures.apply(tenant, event, (), effects).jobs:
+            assert job.lineage is not None
+            of = Parent(job.id, f"job-{job.id}", job.lineage, False, job.share, "jobs.j", link=job.link)
+            for record in captures.apply(tenant, of, [Capture(1, 0, "x", "d", None, {})]).records:
+                if record.topic == "in":
+                    made = orjson.loads(record.value)["uuid"]
+                    events.append((made, parse_lineage(dict(record.headers)[LINEAGE_HEADER])))
+    assert 2 < seen < 20
