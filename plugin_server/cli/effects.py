@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -47,7 +47,9 @@ class Effects:
     ) -> None:
         self.ledger = Ledger(self._read)
         self.outbox = Outbox(database, event_log)
-        self.committer = Committer(database, self.ledger, self.outbox.wake)
+        self.wake_jobs: Callable[[], None] = lambda: None
+        """Called when jobs were stored: set by the jobs role, where this worker has it"""
+        self.committer = Committer(database, self.ledger, self.outbox.wake, lambda: self.wake_jobs())  # noqa: PLW0108 - it is set later
         self.captures = Captures(topics.ingestion, topics.dead_letters, record_bytes, time.time)
         self.app_metrics = AppMetrics(topics.app_metrics)
         self._database = database

@@ -13,6 +13,7 @@ import typer
 
 from plugin_server.cli.app import app as authors
 from plugin_server.cli.check import run_checks
+from plugin_server.cli.jobs import app as jobs
 from plugin_server.cli.logging import set_up_logging
 from plugin_server.cli.parked import app as parked
 from plugin_server.cli.service import Service
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(authors, name="app")
 app.add_typer(parked, name="parked")
+app.add_typer(jobs, name="jobs")
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of settings; environment variables PLUGIN_SERVER_* go before it."),

@@ -26,6 +26,7 @@ from plugin_server.cli.delivery_role import DeliveryLanes
 from plugin_server.cli.effects import Effects
 from plugin_server.cli.host_calls import HostCalls
 from plugin_server.cli.ingestion_role import IngestionLanes
+from plugin_server.cli.jobs_role import JobsRole
 from plugin_server.cli.record_limit import require_record_limit
 from plugin_server.cli.sandbox_report import OwnersReport
 from plugin_server.database.engine import Database, sqlite_url
@@ -72,6 +73,8 @@ class Service:
         self._log_trouble: str | None = None
         self._supervisors: dict[str, LaneSupervisor] = {}
         self._deliveries: Deliveries | None = None
+        self._draining: list[Callable[[], Awaitable[None]]] = []
+        """What finishes the work of roles without lanes"""
         self._wakeups = Wakeups()
         self._database: Database
         self._own_api: OwnApi
@@ -139,6 +142,8 @@ class Service:
                 await self._start_ingestion(stack, tasks, event_log, effects, host_api)
             if Role.DELIVERY in self._settings.roles:
                 await self._start_delivery(stack, tasks, effects, calls)
+            if Role.JOBS in self._settings.roles:
+                await self._start_jobs(stack, tasks, event_log, effects, calls)
             await self._serve_tail(stack)
             self._not_started = None
             _log.info("started", roles=[str(role) for role in self._settings.roles], topics=self._topics.ingestion)
@@ -208,6 +213,25 @@ class Service:
         tasks.create_task(lanes.deliveries.run(), name="deliveries")
         tasks.create_task(supervisor.run(), name="delivery-lanes")
 
+    async def _start_jobs(
+        self,
+        stack: AsyncExitStack,
+        tasks: asyncio.TaskGroup,
+        event_log: EventLog,
+        effects: Effects,
+        calls: HostCalls,
+    ) -> None:
+        report = OwnersReport(event_log, self._logs, self._metrics, tasks, effects.settle_setup)
+        stack.push_async_callback(report.drain)
+        pool = self._make_pool(calls.api, report)
+        await pool.start()
+        stack.push_async_callback(pool.stop)
+        role = JobsRole(
+            self._registry, self._database, pool, effects, self._logs, self._metrics, _instance_id(self._settings)
+        )
+        self._draining.append(role.drain)
+        role.start(tasks)
+
     async def _connect(self, event_log: EventLog) -> None:
         delay = _START_BACKOFF_SECONDS
         while True:
@@ -228,7 +252,10 @@ class Service:
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout(self._settings.shutdown_seconds * 0.7):
-                await asyncio.gather(*(supervisor.drain() for supervisor in self._supervisors.values()))
+                await asyncio.gather(
+                    *(supervisor.drain() for supervisor in self._supervisors.values()),
+                    *(drain() for drain in self._draining),
+                )
         except TimeoutError:
             _log.warning("shutdown_left_events", remedy="they are read again after the next start; nothing is lost")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server import project
+from tests.server import project, until
 from tests.stage import BOTH_LOGS, Record, Stage, envelope, make_stage, running
 
 SEED = """
@@ -80,3 +81,53 @@ async def test_what_an_app_posts_to_its_own_server_is_a_capture_of_its_event(log
         assert by_name["posted"].lineage["depth"] == 1
         assert by_name["posted"].lineage["path"] == [201]
         assert by_name["posted"].json["distinct_id"] == "eve"
+
+
+JOBS = """
+async def pages(payload, meta):
+    page = payload['page']
+    for row in range(25):
+        posthog.capture('row', {'distinct_id': 'importer', 'number': page * 25 + row})
+    if page < 3:
+        await meta.jobs.pages({'page': page + 1}).runNow()
+
+jobs = {'pages': pages}
+
+async def setupPlugin(meta):
+    if await meta.storage.set_if_absent('started', True):
+        await meta.jobs.pages({'page': 0}).runNow()
+
+async def onEvent(event, meta):
+    if event['event'] == 'again':
+        meta.storage.increment('asked')
+        await meta.jobs.answer({}).runNow()
+
+def answer(payload, meta):
+    posthog.capture('again')
+
+jobs['answer'] = answer
+
+def processEvent(event, meta):
+    return event
+"""
+
+
+@pytest.mark.parametrize("log", BOTH_LOGS)
+async def test_an_importer_pages_through_jobs_and_a_loop_through_a_job_ends(log, request, tmp_path: Path):
+    stage = make_stage(log, request, tmp_path, [project(2, JOBS, loop_policy={"max_depth": 4, "max_visits": 32})])
+    async with running(stage):
+        await stage.log.send([envelope(2, 1, event="again")])
+
+        async def all_there() -> bool:
+            names = Counter([record.json["event"] for record in await stage.log.outputs()])
+            return names["row"] == 100 and names["again"] == 5  # the first, and one at each depth
+
+        await until(all_there, "the importer is through, and the loop at its end")
+        rows = [record for record in await stage.log.outputs() if record.json["event"] == "row"]
+        assert sorted(record.properties["number"] for record in rows) == list(range(100))
+        assert {record.lineage["depth"] for record in rows} == {1}
+
+        async def cut() -> bool:
+            return [letter.header("reason") for letter in await stage.log.dead_letters()] == ["loop"]
+
+        await until(cut, "what went on beyond the depth is a dead letter")
