@@ -9,18 +9,18 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from plugin_server.delivery.webhook import WEBHOOK_CALL, Webhook
 from plugin_server.host_api.app_metrics import count
 from plugin_server.host_api.cache import cache_handlers
 from plugin_server.host_api.cache_memory import MemoryCache
 from plugin_server.host_api.calls import CallContext, Handler, HostApi
 from plugin_server.host_api.effects import RunEffects
-from plugin_server.host_api.egress import rules_of
 from plugin_server.host_api.fetch import make_fetch
 from plugin_server.host_api.geoip import geoip_handlers
-from plugin_server.host_api.http_client import HttpRequest, HttpResponse
 from plugin_server.host_api.jobs import make_jobs_handlers
 from plugin_server.host_api.posthog_api import make_api
 from plugin_server.host_api.storage import storage_handlers
+from plugin_server.host_api.webhook import make_webhook_sender
 from plugin_server.model.errors import InvalidArgument
 from plugin_server.model.origin import Origin
 from plugin_server.model.project import Install, Project
@@ -81,6 +81,7 @@ class HarnessHost:
             "api": make_api(self.network, doors, HOSTS, lambda _project: PERSONAL_API_KEY),
         }
         self._api = HostApi(handlers)
+        self._send_webhook = make_webhook_sender(self.network, doors)
         for install in installs:
             self.storage.write(install.id, storage)
 
@@ -102,10 +103,10 @@ class HarnessHost:
         asker.set(Asker(run.project.id, run.requests, run.api_requests if is_api else None))
         return await self._api.answer(run.project, run, request)
 
-    async def send(self, effects: HarnessEffects, install: Install, request: HttpRequest) -> HttpResponse:
-        """A request that the host makes in an app's name. Raises AppError."""
+    async def send_webhook(self, effects: HarnessEffects, install: Install, webhook: Webhook) -> int:
+        """Make the request that composeWebhook returned; the status of its answer. Raises AppError."""
         asker.set(Asker(effects.project.id, effects.requests))
-        return await self.network.send(request, rules_of(install))
+        return await self._send_webhook(CallContext(effects.project, install, WEBHOOK_CALL, effects), *webhook)
 
     def cache_of(self, install: Install) -> dict[str, Any]:
         """What is in an app's cache."""

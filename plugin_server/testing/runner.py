@@ -14,9 +14,7 @@ import orjson
 
 from plugin_server.delivery.webhook import COMPOSE_WEBHOOK, read_webhook
 from plugin_server.host_api.captures import Parent
-from plugin_server.host_api.http_client import HttpRequest
-from plugin_server.model.errors import AppError
-from plugin_server.model.ids import idempotency_key
+from plugin_server.model.errors import AppError, FetchFailed, FetchRefused
 from plugin_server.model.lineage import Lineage
 from plugin_server.model.loop_guard import split_budget
 from plugin_server.model.origin import Origin
@@ -285,16 +283,17 @@ class Runner:
         return result
 
     async def _post(self, install: Install, value: Any, effects: HarnessEffects) -> RunError | None:
-        """Send what composeWebhook returned; why that failed."""
-        origin = effects.origin
-        key = idempotency_key(effects.project.id, origin.parent_uuid, origin.source, install.id, origin.hook, 0)
+        """Send what composeWebhook returned; why that failed, and whether a server would try again."""
         try:
             webhook = read_webhook(value)
-            if webhook is not None:
-                await self._host.send(effects, install, HttpRequest(*webhook, key))
+            if webhook is None:
+                return None
+            status = await self._host.send_webhook(effects, install, webhook)
+        except FetchFailed as error:
+            return RunError("app" if isinstance(error, FetchRefused) else "retry", str(error))
         except AppError as error:
             return RunError("app", str(error))
-        return None
+        return None if 200 <= status < 300 else RunError("retry", f"{webhook.method} answered {status}")
 
     def _effects_of_set_up(self, project: Project, origin: Origin) -> HarnessEffects:
         effects = HarnessEffects(project, origin)

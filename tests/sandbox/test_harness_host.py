@@ -384,6 +384,15 @@ async def test_a_webhook_that_cannot_be_sent_is_an_error():
             assert (await app.run("composeWebhook", EVENT)).error.kind == "app"
 
 
+@pytest.mark.parametrize("answer", [{"status": 503}, {"network_error": "down"}])
+async def test_a_webhook_that_does_not_arrive_would_be_sent_again(answer):
+    source = "def composeWebhook(event, meta):\n    return {'url': 'https://hook.io/'}\n"
+    async with AppHarness(source=source, http=[{"url": "https://hook.io/", **answer}]) as app:
+        run = await app.run("composeWebhook", EVENT)
+        assert run.error.kind == "retry"
+        assert len(run.requests) == 1
+
+
 async def test_hooks_are_called_with_events_as_they_are_given():
     body = "console.log(event)"
     async with AppHarness(source=on_event(body)) as app:
