@@ -25,15 +25,13 @@ from typing import Final
 
 import orjson
 
+from plugin_server.host_api.contended import Line
 from plugin_server.host_api.storage_transaction import StorageTransaction
 from plugin_server.host_api.storage_values import MISSING, Add, Key, Operation, Stored, Write, encode_number, number_of
 
 FRESH_SECONDS: Final = 1.0
 """What was read from the database is not read again for so long"""
 CONTENDED_SECONDS: Final = 5.0
-WAIT_SECONDS: Final = 1.0
-"""For one earlier reader of a contended key; then it is read all the same. Doubled each time that the earlier one was stale"""
-WAIT_DOUBLINGS: Final = 5
 KEPT_SECONDS: Final = 60.0
 KEPT_ENTRIES: Final = 20_000
 KEPT_BYTES: Final = 64 * 2**20
@@ -47,7 +45,7 @@ ReadStored = Callable[[Sequence[Key]], Awaitable[Mapping[Key, Stored]]]
 class _Entry:
     """One key: what the database has (`base`), and on top of it what finished units do that are not stored yet."""
 
-    __slots__ = ("base", "contended_until", "holders", "is_hollow", "pending", "read_at", "stamp", "value")
+    __slots__ = ("base", "contended_until", "is_hollow", "line", "pending", "read_at", "stamp", "value")
 
     def __init__(self, base: Stored, stamp: int, now: float) -> None:
         self.base = base
@@ -57,8 +55,8 @@ class _Entry:
         self.pending: list[tuple[Unit, Operation]] = []
         self.read_at = now
         self.contended_until = 0.0
-        self.holders: list[StorageTransaction] = []
-        """Unfinished runs that read it while it was contended, in order"""
+        self.line = Line()
+        """Of those that read it while it is contended"""
         self.is_hollow = False
         """Only the version is kept, for want of room"""
 
@@ -281,17 +279,8 @@ class Ledger:
                     continue  # it was long ago
             if entry.contended_until <= now:
                 return entry
-            holders = entry.holders = [holder for holder in entry.holders if not holder.finished.is_set()]
-            # Only for earlier ones: so no two ever wait for each other.
-            earlier = next((holder for holder in holders if holder.order < transaction.order), None)
-            if transaction in holders:
+            if not await entry.line.join(transaction):
                 return entry
-            if earlier is None:
-                holders.append(transaction)
-                return entry
-            if not await _ended(earlier):
-                # It is slow, or nobody will ever finish it: its lane was lost. The others do not wait for it as well.
-                earlier.finished.set()
 
     async def _load(self, key: Key) -> _Entry:
         loading = self._loading.get(key)
@@ -352,13 +341,3 @@ class Ledger:
                 held -= len(entry.value or b"")
                 entry.hollow()
         self._added_bytes = held
-
-
-async def _ended(transaction: StorageTransaction) -> bool:
-    """Wait for a run to finish, for a while."""
-    try:
-        async with asyncio.timeout(WAIT_SECONDS * 2 ** min(transaction.tries, WAIT_DOUBLINGS)):
-            await transaction.finished.wait()
-    except TimeoutError:
-        return False
-    return True

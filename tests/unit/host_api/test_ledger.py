@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from plugin_server.host_api import contended as contended_module
 from plugin_server.host_api import ledger as module
 from plugin_server.host_api.ledger import CONTENDED_SECONDS, FRESH_SECONDS, KEPT_SECONDS, Ledger, Unit
 from plugin_server.host_api.storage_transaction import StorageTransaction
@@ -428,16 +429,50 @@ async def test_runs_that_read_two_contended_keys_in_other_orders_do_not_wait_for
 
 
 async def test_nobody_waits_twice_for_a_run_that_never_ends(monkeypatch):
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(contended_module, "WAIT_SECONDS", 0.01)
     bench = Bench()
     await contended(bench)
     lost = StorageTransaction()
     await bench.get(lost)
     assert await bench.get(StorageTransaction()) == b"0"
     assert lost.finished.is_set()
-    held = StorageTransaction()
-    assert await bench.get(held) == b"0"
-    assert lost not in bench.ledger._entries[K].holders
+
+
+async def test_of_many_that_wait_each_has_its_turn_and_one_that_is_cancelled_holds_up_none():
+    bench = Bench()
+    await contended(bench)
+    first = StorageTransaction()
+    await bench.get(first)
+    runs = [StorageTransaction() for _ in range(6)]
+    tasks = [asyncio.create_task(bench.get(run)) for run in runs]
+    await settle()
+    for place in (0, 3):
+        tasks[place].cancel()
+    await settle()
+    first.abandon()
+    went_on: list[int] = []
+    for _ in range(4):
+        await settle()
+        now = [place for place, task in enumerate(tasks) if task.done() and not task.cancelled()]
+        assert len(now) == len(went_on) + 1
+        went_on.append(next(place for place in now if place not in went_on))
+        runs[went_on[-1]].abandon()
+    assert went_on == [1, 2, 4, 5]
+
+
+async def test_one_that_is_to_lead_and_is_cancelled_in_that_moment_passes_it_on():
+    bench = Bench()
+    await contended(bench)
+    runs = [StorageTransaction() for _ in range(4)]
+    await bench.get(runs[0])
+    tasks = [asyncio.create_task(bench.get(run)) for run in runs[1:]]
+    await settle()
+    tasks[0].cancel()
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await settle()
+    runs[0].abandon()
+    assert await tasks[2] == b"0"
 
 
 async def test_a_run_that_was_stale_is_waited_for_by_all_that_began_after_it():

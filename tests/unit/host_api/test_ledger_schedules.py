@@ -10,6 +10,7 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugin_server.host_api import contended as contended_module
 from plugin_server.host_api import ledger as ledger_module
 from plugin_server.host_api.commit import Outcome
 from plugin_server.host_api.storage_transaction import StorageTransaction
@@ -203,7 +204,7 @@ def test_whatever_happens_runs_behave_as_if_one_came_after_the_other_and_each_co
         world.check()
 
     with (
-        patch.object(ledger_module, "WAIT_SECONDS", 0.001),
+        patch.object(contended_module, "WAIT_SECONDS", 0.001),
         patch.object(ledger_module, "_PRUNE_SECONDS", 0.0),
         patch.object(ledger_module, "KEPT_ENTRIES", 1),
         patch.object(ledger_module, "KEPT_SECONDS", 3.0),
