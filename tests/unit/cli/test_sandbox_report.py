@@ -22,6 +22,10 @@ FAILED = Loaded(
 )
 
 
+def nothing_to_settle(*_: object) -> None:
+    raise AssertionError("no app was set up")
+
+
 class Log:
     def __init__(self, fault: Exception | None = None) -> None:
         self.records: list[Any] = []
@@ -35,7 +39,9 @@ class Log:
 
 async def report(log: Log, loaded: Loaded) -> None:
     async with asyncio.TaskGroup() as tasks:
-        OwnersReport(log, LogEntries("logs", "w"), Metrics(), tasks).loaded(Project(2, "p", "t"), loaded)  # type: ignore[arg-type]
+        OwnersReport(log, LogEntries("logs", "w"), Metrics(), tasks, nothing_to_settle).loaded(
+            Project(2, "p", "t"), loaded
+        )  # type: ignore[arg-type]
 
 
 async def test_owners_read_why_their_app_does_not_run():
@@ -58,7 +64,7 @@ async def test_a_log_that_is_away_stops_nobody():
 async def test_the_owner_of_a_moved_app_reads_why():
     log = Log()
     async with asyncio.TaskGroup() as tasks:
-        report = OwnersReport(log, LogEntries("logs", "w"), Metrics(), tasks)  # type: ignore[arg-type]
+        report = OwnersReport(log, LogEntries("logs", "w"), Metrics(), tasks, nothing_to_settle)  # type: ignore[arg-type]
         report.moved(Project(2, "p", "t"), 39)
         await report.drain()
         (record,) = log.records
