@@ -38,9 +38,7 @@ def test_a_changed_policy_has_a_new_bucket():
 
 
 def test_mode_warn_lets_pass_and_tells_the_owner():
-    applied = Captures("in", "dlq", 100_000, lambda: 0.0).apply(
-        project(mode="warn", max_depth=0), PARENT, captures(2)
-    )
+    applied = Captures("in", "dlq", 100_000, lambda: 0.0).apply(project(mode="warn", max_depth=0), PARENT, captures(2))
     assert applied.admitted == 2
     assert [(cut.reason, cut.count, cut.was_cut) for cut in applied.cuts] == [("depth", 2, False)]
     assert "would have been cut (mode warn) by depth (max_depth 0): Ping (1)" in applied.logs[0].message
