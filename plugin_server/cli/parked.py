@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy import ColumnElement, and_, delete, func, inspect, select, true, update
 
@@ -27,6 +27,8 @@ from plugin_server.registry.registry import load_registry
 from plugin_server.settings import Settings, load_settings
 
 _SHOWN: Final = 50
+_WIDTH: Final = 240
+"""Of tables that are written to a file"""
 _ERROR_CHARACTERS: Final = 120
 _IDS_PER_STATEMENT: Final = 500
 _CONTROL: Final = dict.fromkeys((*range(32), *range(127, 160)), "�")
@@ -153,7 +155,7 @@ async def _list(settings: Settings, filters: Filters, limit: int, *, as_json: bo
         for row in rows:
             sys.stdout.write(orjson.dumps(_as_json(row)).decode() + "\n")
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     if not totals:
         console.print("Nothing is parked.")
         return
@@ -166,7 +168,9 @@ async def _list(settings: Settings, filters: Filters, limit: int, *, as_json: bo
         )  # fmt: skip
     console.print(by_install)
     console.print()
-    table = Table("id", "install", "hook", "events", "attempts", "since", "next try", "error", box=None)
+    table = Table(
+        Column("id", no_wrap=True), "install", "hook", "events", "attempts", "since", "next try", "error", box=None
+    )
     for row in rows:
         under_way = row["claimed_until_ms"] > _now_ms()
         table.add_row(
