@@ -233,7 +233,8 @@ class Lane:
         while True:
             await self._has_ready.wait()
             delay = self._last_flush + interval - self._clock()
-            if delay > 0 and self._taking:
+            # What was stale is stored as soon as it can be, else a worker that flushes a little earlier wins each time.
+            if delay > 0 and self._taking and not self._again:
                 await _wait_at_most(self._has_many, delay)
             await self._may_run.wait()
             self._not_flushing.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -255,12 +255,14 @@ class Bench:
         self.logs = LogEntries(TOPICS.log_entries, "worker")
         self.restart()
 
-    def restart(self) -> None:
+    def restart(
+        self, committer: Any = None, results: Any = None, recorded: Mapping[int, list[OutputRecord]] | None = None
+    ) -> None:
         self.log = MemoryLaneLog(self.partition)
         self.apps = Apps()
         self.emitter = emitter(self.captures, self.logs)
         report = IngestionReport(self.metrics, TOPICS.events, self.follower)
-        self.committer = MemoryCommitter()
+        self.committer = committer or MemoryCommitter()
         self.lane = Lane(
             self.log,
             lambda lane: IngestionProcessor(
@@ -268,14 +270,14 @@ class Bench:
                 self.decode,
                 self.apps,
                 self.emitter,
-                self.committer,  # type: ignore[arg-type]
-                None,  # type: ignore[arg-type]
-                {},
+                self.committer,
+                results,
+                recorded or {},
                 NoMetrics(),
                 report,
                 source_of=lambda offset: f"{TOPICS.ingestion}-6-{offset}",
             ),
-            self.committer,  # type: ignore[arg-type]
+            self.committer,
             self.limits,
             report,
             clock=lambda: 0.0,
