@@ -247,6 +247,9 @@ class Lane:
         """Commit what is ready: its effects first, then its outputs and the position, or neither."""
         self._last_flush = self._clock()
         ready = await self._store_effects()
+        if self._failed.done():
+            # Nothing more leaves: what did may have waited, by its key, for an event that will not.
+            await asyncio.Event().wait()
         position, waiting = self._tracker.propose([each.offset for each in ready])
         if waiting:
             held = set(waiting)

@@ -232,6 +232,21 @@ async def test_a_lane_that_is_told_what_is_away_fails_with_it_and_leaves_nothing
     assert bench.output == [0]
 
 
+async def test_when_it_was_told_that_something_is_away_nothing_more_leaves():
+    bench = Bench("aab")
+    task = asyncio.create_task(bench.lane.run())
+    await settle()
+    bench.committer.may_store.clear()
+    bench.finish(2, bench.commitment())
+    await settle()
+    bench.lane.fail(DatabaseUnavailable("the first event needed it"))
+    bench.finish(1)
+    bench.committer.may_store.set()
+    with pytest.raises(ExceptionGroup):
+        await task
+    assert bench.output == []
+
+
 async def test_draining_waits_for_what_is_processed_again():
     async with running("aa") as bench:
         bench.finish(0, bench.commitment(Outcome.STALE))
