@@ -17,7 +17,7 @@ import orjson
 
 from sandbox import codec
 from sandbox.app import App, Failure
-from sandbox.event import STAMPS, InvalidEvent, finish, open_envelope, open_event, stamps
+from sandbox.event import SNAPSHOT, STAMPS, InvalidEvent, finish, open_envelope, open_event, stamps
 from sandbox.hook import RefusedReturn, call_directly, describe_under_watch, drive, outstanding, own_context
 from sandbox.invocation import Effects, HostCall
 from sandbox.memory import end_if_used_up
@@ -80,7 +80,7 @@ class Chain:
     ) -> Generator[HostCall, None, Result]:
         """Run the chain; yields the host calls that a hook waits for, and returns the event's row and blobs.
 
-        `event` is `raw` opened. Installs in `failed_before` are not called: they failed this event in a sandbox that
+        `event` is `raw` opened; a snapshot is run through no app, and is not stamped. Installs in `failed_before` are not called: they failed this event in a sandbox that
         had to be killed. From the first app on, the page names the app that ran last until the caller calls
         `page.leave()`: encoding an app's values and freeing them can kill the process as well as its code can.
         """
@@ -89,7 +89,8 @@ class Chain:
         encoded: bytes | None = None
         failures: list[tuple[App, Failure]] = []
         steps: list[tuple[int, bytes]] = [(0, orjson.dumps(event))] if mode.trace else []
-        for app, hook, meta, number in self._steps:
+        is_snapshot = event["event"] == SNAPSHOT
+        for app, hook, meta, number in () if is_snapshot else self._steps:
             if failed_before and app.id in failed_before:
                 self._fail(app, number, failed_before[app.id], failures, effects)
                 if mode.trace:
@@ -135,7 +136,10 @@ class Chain:
             return row, _blobs(whole, effects, steps)
         # As it came, the event is bounded by the record that brought it, whatever an app may return.
         properties = orjson.dumps(event["properties"]) if encoded is not None else codec.dumps(event["properties"])
-        stamped = self._all_succeeded if not failures else self._stamps_without({app.id for app, _ in failures})
+        if is_snapshot:
+            stamped = b""
+        else:
+            stamped = self._all_succeeded if not failures else self._stamps_without({app.id for app, _ in failures})
         finished = finish(event, properties, now, stamped)
         notes = _notes(effects, failures, steps)
         row = [

@@ -15,6 +15,8 @@ import orjson
 from sandbox import codec
 
 EVENT_NAME_LENGTH: Final = 200
+SNAPSHOT: Final = "$snapshot"
+"""Events of session recordings, which go round the chain (PostHog)"""
 _ENVELOPE_FIELDS: Final = ("distinct_id", "ip", "site_url", "now", "sent_at", "uuid")
 STAMPS: Final = ("$plugins_succeeded", "$plugins_failed", "$plugins_deferred")
 _ELEMENT_TEXT_LENGTH: Final = 400

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
@@ -15,7 +15,7 @@ from plugin_server.runtime.replies import ChainResult, Notes
 from plugin_server.runtime.sandbox import Sandbox
 from plugin_server.runtime.work import RunEffects, Work
 from sandbox import codec
-from sandbox.event import check_whole, finish, open_envelope, stamps
+from sandbox.event import SNAPSHOT, check_whole, finish, open_envelope, stamps
 from sandbox.wire import CHAIN_HOOKS, EventOutcome
 
 _log = structlog.get_logger(__name__)
@@ -72,13 +72,15 @@ class Spread:
 class Passage:
     """One event on its way through the segments of a Relay: what has become of it so far."""
 
-    __slots__ = ("has_delivery", "key", "notes", "now", "uuid", "work")
+    __slots__ = ("has_delivery", "is_snapshot", "key", "notes", "now", "uuid", "work")
 
-    def __init__(self, work: Work[Any], uuid: str, now: str, key: str) -> None:
+    def __init__(self, work: Work[Any], event: Mapping[str, Any]) -> None:
+        """`event` is the work's, as it came."""
         self.work = work
-        self.uuid = uuid
-        self.now = now
-        self.key = key
+        self.uuid: str = event["uuid"]
+        self.now: str = event["now"]
+        self.key: str = event["distinct_id"]
+        self.is_snapshot = event["event"] == SNAPSHOT
         self.notes = Notes()
         self.has_delivery = False
 
@@ -106,7 +108,7 @@ class Relay:
                     [(work.item, ChainResult(EventOutcome.INVALID, "", "", "", "", "", notes))], has_delivery=False
                 )
             else:
-                begun.append((Passage(work, event["uuid"], event["now"], event["distinct_id"]), raw))
+                begun.append((Passage(work, event), raw))
         if begun:
             self._segments[0].submit(begun)
 
@@ -140,7 +142,7 @@ class Relay:
             install
             for place in self.places
             for install in place.chain.installs
-            if place.chain.hooks(install.id) & CHAIN_HOOKS or install.id in failed
+            if not passage.is_snapshot and (place.chain.hooks(install.id) & CHAIN_HOOKS or install.id in failed)
         ]
         marks = stamps(
             [install.label for install in ran if install.id not in failed],

@@ -352,6 +352,14 @@ def test_without_an_app_that_ran_there_are_no_stamps():
     assert bench.sink.results[0].notes is None
 
 
+def test_a_snapshot_is_not_stamped_as_no_app_runs_on_it():
+    bench = Bench()
+    bench.submit(envelope(1, event="$snapshot"))
+    for segment in range(len(bench.sandboxes)):
+        bench.pass_all(segment)
+    assert bench.properties() == {"n": 1}
+
+
 def test_events_whose_sink_has_closed_go_no_further():
     bench = Bench()
     closing = Sink()

@@ -133,6 +133,14 @@ def test_no_app_with_the_hook_leaves_no_stamps():
     assert row.properties == {"a": 1}
 
 
+@pytest.mark.parametrize("mode", [PLAIN, TRACED])
+def test_a_snapshot_goes_round_the_apps_and_is_not_stamped(mode):
+    hook = "def processEvent(event, meta):\n    return None\n"
+    row = Bench(hook).run({"event": "$snapshot", "properties": {"$snapshot_data": {"a": [1.0, None]}}}, mode=mode)
+    assert row.outcome is EventOutcome.EMIT
+    assert row.properties == {"$snapshot_data": {"a": [1.0, None]}}
+
+
 def test_an_async_hook_adds_its_property_too():
     row = Bench("async def processEvent(event, meta):\n    event['properties']['a'] = 1\n    return event\n").run()
     assert row.properties["a"] == 1
