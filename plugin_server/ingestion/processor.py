@@ -76,6 +76,8 @@ class IngestionProcessor:
         self._metrics = metrics
         self._report = report
         self._source_of = source_of
+        self._calling: set[PendingEvent] = set()
+        """Events in sandboxes that have called the host"""
         self._behind: dict[bytes | None, list[int]] = {}
         """By key, the offsets of events that run again, in order: later ones of the key run again after them"""
 
@@ -111,7 +113,11 @@ class IngestionProcessor:
             self._lane.finished(done)
 
     async def close(self) -> None:
-        """Nothing runs for the lane but in sandboxes, which see that it is closed (Processor)."""
+        """What runs for the lane runs in sandboxes, which see that it is closed (Processor). Nobody waits for its effects."""
+        for event in self._calling:
+            if event.effects is not None:
+                event.effects.storage.abandon()
+        self._calling.clear()
 
     @property
     def closed(self) -> bool:
@@ -124,6 +130,10 @@ class IngestionProcessor:
         if effects is None:
             origin = Origin(self._source_of(item.record.offset), item.uuid, HOOK)
             effects = item.effects = RunEffects(item.project, origin)
+        if self._lane.closed:
+            effects.storage.abandon()
+        else:
+            self._calling.add(item)
         return effects
 
     def deliver(self, results: Sequence[tuple[PendingEvent, ChainResult]], *, has_delivery: bool) -> None:
@@ -133,6 +143,8 @@ class IngestionProcessor:
         done: list[Finished] = []
         for event, result in results:
             effects = event.effects
+            if effects is not None:
+                self._calling.discard(event)
             if self._behind and self._is_behind(event):
                 self._again(event)
                 continue

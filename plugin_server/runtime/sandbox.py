@@ -169,6 +169,8 @@ class Sandbox:
     async def _tear_down_one(self, chain: Chain, install_id: int) -> None:
         effects = self._own_effects(chain, "teardownPlugin")
         result = await self.invoke(chain, install_id, "teardownPlugin", b"[]", effects)
+        if result.failure is not None:
+            effects.forget([install_id])
         self._services.report.torn_down(chain.project, result.logs)
         self._services.report.set_up(chain.project, install_id, result, effects)
 

@@ -174,6 +174,17 @@ async def test_after_a_crash_between_both_commits_the_recorded_result_leaves_and
     assert stage.value() == b"1"
 
 
+@pytest.mark.parametrize("stage", ["AB"], indirect=True)
+async def test_nobody_waits_for_runs_of_a_lane_that_is_over(stage):
+    first, second = stage.work(0), stage.work(1)
+    storage = first.effects.storage
+    await stage.count(0)
+    await stage.end()
+    assert storage.finished.is_set()
+    assert second.effects.storage.finished.is_set()
+    stage.begin()
+
+
 async def _live(names: str, steps: list[int], faults: list[tuple[Fault, int]]) -> None:
     stage = Stage(names, faults)
     begun: dict[Work[Any], asyncio.Task[None]] = {}
