@@ -78,6 +78,8 @@ class Effects:
 
     def settle_setup(self, project: Project, install_id: int, result: InvocationResult, effects: Any) -> None:
         """Keep what a setupPlugin or teardownPlugin did, whose captures are new roots."""
+        for own in effects.by_install.values():
+            self.app_metrics.add(project, install_id, own.metrics)
         if not (result.captures or effects.by_install or effects.storage.writes):
             effects.storage.abandon()
             return
