@@ -78,6 +78,8 @@ class Service:
         self._wakeups = Wakeups()
         self._database: Database
         self._own_api: OwnApi
+        self._port: int
+        """On which it listens"""
         self._stopping = asyncio.Event()
 
     @property
@@ -133,7 +135,7 @@ class Service:
                 self._database,
                 effects.ledger,
                 self._own_api.answer,
-                (self._settings.http_host, self._settings.http_port),
+                (self._settings.http_host, self._port),
             )
             stack.push_async_callback(calls.close)
             tasks.create_task(calls.prune_cache(), name="prune-cache")
@@ -335,9 +337,10 @@ class Service:
             authenticator = Authenticator(AccessTokens(key), lambda: self._registry.projects, time.time)
             application.add_routes(api_routes(self._own_api.answer, authenticator.projects_of))
         try:
-            await _listen(
+            runner = await _listen(
                 stack, application, lambda runner: web.TCPSite(runner, settings.http_host, settings.http_port)
             )
+            self._port = runner.addresses[0][1]
         except OSError as error:
             where = f"{settings.http_host}:{settings.http_port}"
             raise ConfigurationError(
@@ -394,11 +397,12 @@ def _make_data_dir(settings: Settings) -> None:
         raise ConfigurationError(f"DATA_DIR cannot be made: {error}") from error
 
 
-async def _listen(stack: AsyncExitStack, application: web.Application, make_site: SiteMaker) -> None:
+async def _listen(stack: AsyncExitStack, application: web.Application, make_site: SiteMaker) -> web.AppRunner:
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await make_site(runner).start()
+    return runner
 
 
 def _instance_id(settings: Settings) -> str:

@@ -53,6 +53,6 @@ def test_answers_from_outside_are_those_that_a_buffer_does_not_hold():
     ],
 )
 async def test_what_the_host_cannot_do_is_the_apps_error(name, arguments):
-    with pytest.raises(AppError, match="cannot do|sleep: seconds must be") as caught:
+    with pytest.raises(AppError, match=r"cannot do|sleep: seconds must be") as caught:
         await answer({}, name, arguments)
     assert len(str(caught.value)) < 100
