@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 class Invoker(Protocol):
     """Runs hooks and keeps what they did: host_api.invoke.Invoker."""
 
-    async def hooks(self, project: Project) -> Mapping[int, frozenset[str]]: ...
+    async def exports(self, project: Project) -> Mapping[int, frozenset[str]]: ...
 
     async def call(
         self,

@@ -1,4 +1,7 @@
-"""Who receives a project's events: the installs whose apps have a delivery hook, as their sandbox says."""
+"""Who receives a project's events: the installs whose apps have a delivery hook, as their sandbox says.
+
+Also those whose setupPlugin fails: what they cannot be given yet is parked, not missed.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,7 @@ class Receivers:
 
     async def _asks(self, project: Project) -> bool:
         try:
-            hooks = await self._invoker.hooks(project)
+            hooks = await self._invoker.exports(project)
         except Transient as error:
             _log.warning("apps_not_loaded", project_id=project.id, error=str(error))
             return False

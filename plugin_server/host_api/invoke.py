@@ -38,6 +38,8 @@ class Hooks(Protocol):
 
     async def hooks(self, project: Project) -> Mapping[int, frozenset[str]]: ...
 
+    async def exports(self, project: Project) -> Mapping[int, frozenset[str]]: ...
+
 
 class MetricsSink(Protocol):
     """Who adds up what apps count by `meta.metrics`."""
@@ -87,6 +89,10 @@ class Invoker:
     async def hooks(self, project: Project) -> Mapping[int, frozenset[str]]:
         """The hooks of each install that works. Loads the apps if need be."""
         return await self._hooks.hooks(project)
+
+    async def exports(self, project: Project) -> Mapping[int, frozenset[str]]:
+        """The hooks that each install's app has, also of one whose setupPlugin fails: its calls raise HookMissing until it works."""
+        return await self._hooks.exports(project)
 
     async def call(
         self,

@@ -129,6 +129,10 @@ class Chain:
                 return entry.hooks
         return frozenset()
 
+    def exports(self, install_id: int) -> frozenset[str]:
+        """The hooks that an install's app has, whether or not it could be set up."""
+        return next((entry.hooks for entry in self.known if entry.install_id == install_id), frozenset())
+
     def was_loaded(self, installs: tuple[LoadedInstall, ...]) -> None:
         """The process has it, and says this of its installs."""
         self.loaded = installs

@@ -150,6 +150,13 @@ class SandboxPool:
         places = route.places if route is not None else ()
         return {install.id: place.chain.hooks(install.id) for place in places for install in place.chain.installs}
 
+    async def exports(self, project: Project) -> Mapping[int, frozenset[str]]:
+        """The hooks that each install's app has, whether or not it could be set up. Loads the apps if need be."""
+        await self.load(project)
+        route = self._tenants[project.id].route
+        places = route.places if route is not None else ()
+        return {install.id: place.chain.exports(install.id) for place in places for install in place.chain.installs}
+
     async def _place_of(self, project: Project, install_id: int) -> Place:
         while True:
             tenant = self._tenants.get(project.id)

@@ -145,3 +145,26 @@ async def test_an_error_of_the_app_is_logged_for_its_owner_and_not_tried_again(
             await until(logged, "the owner sees each")
             assert await server.metric("plugin_server_deliveries_total", install_id="201", outcome="failed") == 3
             assert await server.metric("plugin_server_parked_events") == 0
+
+
+async def test_what_an_install_misses_until_its_setup_succeeds_it_gets_afterwards(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    async with destinations(3) as [gate, late, healthy]:
+        gate.mode = "fail"
+        needs_gate = f"""
+async def setupPlugin(meta):
+    response = await fetch({gate.url!r}, method='POST', json={{}})
+    if not response.ok:
+        raise RetryError('the warehouse does not answer')
+"""
+        apps = project(2, needs_gate + sends_each(late.url), sends_each(healthy.url))
+        stage = make_stage("embedded", request, tmp_path, [apps], allowed_private_hosts="*")
+        async with stage:
+            server = stage.server()
+            await server.start_ready()
+            await stage.log.send([envelope(2, n, n=n) for n in range(10)])
+            await until(lambda: len(healthy.bodies) == 10, "the other install has all")
+            assert not late.bodies
+            gate.work()
+            await until(lambda: set(late.numbers()) == set(range(10)), "all that it missed")

@@ -80,7 +80,7 @@ class Hooks:
     """The Invoker. A call waits until `end` says how it ends, or ends at once as `answer` has it."""
 
     def __init__(self) -> None:
-        self.exports: dict[int, dict[int, frozenset[str]]] = {}
+        self.apps: dict[int, dict[int, frozenset[str]]] = {}
         """Hooks by project and install"""
         self.calls: list[tuple[int, str, Any, Origin]] = []
         self.answer: HookFailure | str | None = "wait"
@@ -93,8 +93,8 @@ class Hooks:
         self.settled: list[tuple[Parent, Any]] = []
         self._waiting: list[tuple[int, asyncio.Future[HookFailure | None]]] = []
 
-    async def hooks(self, project: Project) -> Mapping[int, frozenset[str]]:
-        return self.exports.get(project.id, {})
+    async def exports(self, project: Project) -> Mapping[int, frozenset[str]]:
+        return self.apps.get(project.id, {})
 
     async def call(
         self,

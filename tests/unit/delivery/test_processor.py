@@ -67,7 +67,7 @@ PROJECT = project_of(A, B)
 @pytest.fixture
 async def stand() -> AsyncIterator[Stand]:
     made = Stand(PROJECT, project_of(project_id=3))
-    made.hooks.exports[2] = {1: EACH, 2: EACH}
+    made.hooks.apps[2] = {1: EACH, 2: EACH}
     yield made
     await made.processor.close()
     await made.receivers.close()
@@ -102,7 +102,7 @@ async def test_without_receivers_an_event_is_finished_at_once(stand: Stand) -> N
 
 
 async def test_snapshots_are_for_on_snapshot_alone(stand: Stand) -> None:
-    stand.hooks.exports[2] = {1: frozenset({"onSnapshot", "onEvent"}), 2: EACH}
+    stand.hooks.apps[2] = {1: frozenset({"onSnapshot", "onEvent"}), 2: EACH}
     await stand.take(record(1, "$snapshot"), record(2))
     assert sorted((call[0], call[1]) for call in stand.hooks.calls) == [
         (1, "onEvent"),
@@ -112,7 +112,7 @@ async def test_snapshots_are_for_on_snapshot_alone(stand: Stand) -> None:
 
 
 async def test_the_budget_is_shared_evenly_by_installs_and_by_their_hooks(stand: Stand) -> None:
-    stand.hooks.exports[2] = {1: frozenset({"onEvent", "composeWebhook"}), 2: EACH}
+    stand.hooks.apps[2] = {1: frozenset({"onEvent", "composeWebhook"}), 2: EACH}
     await stand.take(record(1, budget=501))
     await stand.hooks.end(RETRY, 3)
     shares = sorted((row[0].install.id, row[0].hook, row[0].members[0].share) for row in stand.parking.rows)
@@ -162,7 +162,7 @@ async def test_a_malformed_lineage_is_delivered_and_may_start_nothing(stand: Sta
 
 def exporter(stand: Stand, **config: Any) -> None:
     project = project_of(install(1, **config))
-    stand.hooks.exports[2] = {1: BATCHES}
+    stand.hooks.apps[2] = {1: BATCHES}
     stand.processor._decode = decode_for(project)
 
 
