@@ -67,4 +67,5 @@ class DeliveryLanes:
     async def make(self, log: LaneLog) -> Lane:
         """Raises DatabaseUnavailable."""
         make_processor = await self.deliveries.open_lane(log)
-        return Lane(log, make_processor, self._committer, self._limits, self._report)
+        # Deliveries are at least once anyway, and some take long: nothing may wait for the gaps that they leave.
+        return Lane(log, make_processor, self._committer, self._limits, self._report, may_repeat=True)

@@ -16,8 +16,8 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final
 
 import structlog
 
@@ -28,6 +28,7 @@ from plugin_server.delivery.parcel import EXPORT_EVENTS, Parcel
 from plugin_server.delivery.parked_store import NextTry, RowEnd
 from plugin_server.delivery.parking import Parking
 from plugin_server.delivery.retry import FIRST_SECONDS, Again, Expired, Over, backoff_seconds, decide_retry
+from plugin_server.delivery.shipment import Owner, Shipment
 from plugin_server.eventlog.port import OutputRecord
 from plugin_server.host_api.commit import Committer, Completion, Outcome
 from plugin_server.host_api.storage_transaction import StorageTransaction
@@ -45,53 +46,6 @@ LONG_SECONDS: Final = 2.0
 """For one that is under way"""
 LONG_BATCH_SECONDS: Final = 5.0
 _log = structlog.get_logger(__name__)
-
-
-class Owner(Protocol):
-    """The lane that a delivery comes from."""
-
-    @property
-    def closed(self) -> bool: ...
-
-    @property
-    def is_lost(self) -> bool:
-        """Another worker has the lane."""
-        ...
-
-    def holds_up_others(self, install_id: int) -> bool:
-        """The lane reads no more, and other installs wait for it to go on."""
-        ...
-
-    def completion(self, parcel: Parcel) -> tuple[Completion, Any]:
-        """What marks a delivery of it that left effects."""
-        ...
-
-    def done(self, parcel: Parcel, records: Sequence[OutputRecord]) -> None:
-        """The delivery needs the lane no more; these records it leaves."""
-        ...
-
-
-@dataclass(eq=False, slots=True)
-class Shipment:
-    """A delivery in this worker. `owner` is None for one that came from the database."""
-
-    parcel: Parcel
-    owner: Owner | None
-    since: float
-    """When it came; when its call began, once it is under way"""
-    is_retry: bool = False
-    row_bytes: int | None = None
-    """It has a row in the database, or will have"""
-    parked: asyncio.Future[None] | None = None
-    """Done when the row is there"""
-    is_probe: bool = False
-    is_settling: bool = False
-    """Its call has ended"""
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
-
-    @property
-    def has_row(self) -> bool:
-        return self.row_bytes is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,10 @@ class Lane:
         limits: LaneLimits,
         report: LaneReport,
         *,
+        may_repeat: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`may_repeat`: what is finished may be finished again after a crash, rather than be held back (PositionTracker)."""
         self.partition = log.partition
         self.closed = False
         self._log = log
@@ -115,7 +117,7 @@ class Lane:
         self._limits = limits
         self._report = report
         self._clock = clock
-        self._tracker = PositionTracker(log.position, MAX_RUNS)
+        self._tracker = PositionTracker(log.position, MAX_RUNS, may_repeat=may_repeat)
         self._ready: list[Finished] = []
         """Finished and not committed"""
         self._again: dict[int, bytes | None] = {}

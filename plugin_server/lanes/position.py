@@ -16,12 +16,14 @@ class PositionTracker:
     """Taken, finished and committed offsets of one lane. One user, no I/O.
 
     A record is taken once, finished once, and leaves with the flush that commits it. `max_runs` bounds the finished
-    ranges beyond `next`, so that the position fits the metadata of a committed offset.
+    ranges beyond `next`, so that the position fits the metadata of a committed offset. With `may_repeat` no record waits
+    for that: the ranges that do not fit are left out, and finished again after a crash.
     """
 
-    def __init__(self, committed: Position, max_runs: int) -> None:
+    def __init__(self, committed: Position, max_runs: int, *, may_repeat: bool = False) -> None:
         self._next = committed.next
         self._max_runs = max_runs
+        self._may_repeat = may_repeat
         self._unfinished: deque[int] = deque()
         self._committed_done = committed.done
         self._finished: set[int] = set()
@@ -45,6 +47,8 @@ class PositionTracker:
         proposed = sorted(offsets)
         self._finished.update(proposed)
         self._advance()
+        if self._may_repeat:
+            return Position(self._next, self._runs()[: self._max_runs]), []
         waiting: list[int] = []
         while len(runs := self._runs()) > self._max_runs:
             beyond = [offset for offset in proposed if offset in self._finished]

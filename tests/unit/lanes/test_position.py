@@ -138,3 +138,12 @@ def test_a_gap_between_finished_records_makes_one_range():
     for offset in (0, 3, 7, 100):
         tracker.take(offset)
     assert tracker.propose([3, 7, 100]) == (Position(0, ((3, 101),)), [])
+
+
+def test_what_may_repeat_does_not_wait_for_gaps_and_leaves_out_what_does_not_fit() -> None:
+    tracker = PositionTracker(Position(0), 2, may_repeat=True)
+    for offset in range(10):
+        tracker.take(offset)
+    assert tracker.propose([1, 3, 5, 7]) == (Position(0, ((1, 2), (3, 4))), [])
+    assert tracker.propose([0, 2]) == (Position(4, ((5, 6), (7, 8))), [])
+    assert tracker.propose([4, 6, 8, 9]) == (Position(10), [])
