@@ -24,6 +24,7 @@ from plugin_server.ingestion.normalise import invalid_event, normalise
 from plugin_server.ingestion.pending import PendingEvent
 from plugin_server.ingestion.recorded import RecordedResult, RecordedResults, encode_records
 from plugin_server.ingestion.report import IngestionReport
+from plugin_server.ingestion.run_again import RunsAgain
 from plugin_server.lanes.lane import Finished, FinishedEvents
 from plugin_server.model.origin import Origin
 from plugin_server.model.outcome import DeadLetter, DeadLetterReason
@@ -78,12 +79,11 @@ class IngestionProcessor:
         self._source_of = source_of
         self._calling: set[PendingEvent] = set()
         """Events in sandboxes that have called the host"""
-        self._behind: dict[bytes | None, list[int]] = {}
-        """By key, the offsets of events that run again, in order: later ones of the key run again after them"""
+        self._runs_again = RunsAgain(self._submit)
 
     def take(self, records: Sequence[InputRecord]) -> None:
         """Decode a batch and hand each project's part of it to its sandbox (Processor)."""
-        decode, recorded = self._decode, self._recorded
+        decode, recorded, waiting = self._decode, self._recorded, self._runs_again.by_key
         by_project: dict[int, tuple[Project, list[Work[PendingEvent]]]] = {}
         done: list[Finished] = []
         for record in records:
@@ -100,6 +100,9 @@ class IngestionProcessor:
             if record.headers:
                 guard_loop(event)
             project = event.project
+            if waiting and record.key in waiting:
+                self._runs_again.add(event)
+                continue
             entry = by_project.get(project.id)
             if entry is None:
                 by_project[project.id] = entry = (project, [])
@@ -138,20 +141,20 @@ class IngestionProcessor:
 
     def deliver(self, results: Sequence[tuple[PendingEvent, ChainResult]], *, has_delivery: bool) -> None:
         """Take what became of some events (ResultSink)."""
-        report, emit = self._report, self._emit
+        report, emit, waiting = self._report, self._emit, self._runs_again.by_key
         self._emitter.start_batch()
         done: list[Finished] = []
         for event, result in results:
             effects = event.effects
             if effects is not None:
                 self._calling.discard(event)
-            if self._behind and self._is_behind(event):
+            if waiting and self._runs_again.is_behind(event):
                 self._again(event)
                 continue
             if effects is not None and not self._counts(event, effects, result):
                 continue
-            if self._behind:
-                self._is_through(event)
+            if waiting:
+                self._runs_again.is_through(event)
             try:
                 emitted = emit(event, result, has_delivery=has_delivery)
             except Exception as error:  # noqa: BLE001 - as in take
@@ -193,29 +196,16 @@ class IngestionProcessor:
         result = RecordedResult(event.record.offset, encode_records(emitted.records))
         return self._committer.add(effects.storage, jobs=emitted.jobs, completion=self._results, token=result)
 
-    def _is_behind(self, event: PendingEvent) -> bool:
-        """Does an earlier event of its key run again?"""
-        offsets = self._behind.get(event.record.key)
-        return offsets is not None and min(offsets) < event.record.offset
-
     def _again(self, event: PendingEvent) -> None:
         """Run an event again: its reads are stale. What its apps were answered from outside they are answered again."""
         if event.effects is not None:
             event.effects = event.effects.again()
-        offsets = self._behind.setdefault(event.record.key, [])
-        if event.record.offset not in offsets:
-            offsets.append(event.record.offset)
         self._report.ran_again()
+        self._runs_again.add(event)
+
+    def _submit(self, event: PendingEvent) -> None:
         if not self._lane.closed:
             self._apps.submit(event.project, [Work(event, event.raw, self, event.record.key)])
-
-    def _is_through(self, event: PendingEvent) -> None:
-        """It need not run again, as far as is known."""
-        offsets = self._behind.get(event.record.key)
-        if offsets is not None and event.record.offset in offsets:
-            offsets.remove(event.record.offset)
-            if not offsets:
-                del self._behind[event.record.key]
 
     def _emit(self, event: PendingEvent, result: ChainResult, *, has_delivery: bool) -> Emitted:
         if result.outcome is EventOutcome.INVALID:
