@@ -23,6 +23,7 @@ from plugin_server.ingestion.guard_loop import guard_loop
 from plugin_server.ingestion.normalise import invalid_event, normalise
 from plugin_server.ingestion.pending import PendingEvent
 from plugin_server.ingestion.recorded import RecordedResult, RecordedResults, encode_records
+from plugin_server.ingestion.replay import Replay
 from plugin_server.ingestion.report import IngestionReport
 from plugin_server.ingestion.run_again import RunsAgain
 from plugin_server.lanes.lane import Finished, FinishedEvents
@@ -73,7 +74,7 @@ class IngestionProcessor:
         self._emitter = emitter
         self._committer = committer
         self._results = results
-        self._recorded = dict(recorded)
+        self._replay = Replay(recorded)
         self._metrics = metrics
         self._report = report
         self._source_of = source_of
@@ -83,12 +84,12 @@ class IngestionProcessor:
 
     def take(self, records: Sequence[InputRecord]) -> None:
         """Decode a batch and hand each project's part of it to its sandbox (Processor)."""
-        decode, recorded, waiting = self._decode, self._recorded, self._runs_again.by_key
+        decode, replay, waiting = self._decode, self._replay, self._runs_again.by_key
         by_project: dict[int, tuple[Project, list[Work[PendingEvent]]]] = {}
         done: list[Finished] = []
         for record in records:
-            if recorded and record.offset in recorded:
-                done.append(Finished(record.offset, len(record.value or b""), recorded.pop(record.offset)))
+            if replay.recorded and record.offset in replay.recorded:
+                done += replay.take(record)
                 continue
             try:
                 event = decode(record)
@@ -99,6 +100,8 @@ class IngestionProcessor:
                 continue
             if record.headers:
                 guard_loop(event)
+            if replay.recorded:
+                replay.runs(record)
             project = event.project
             if waiting and record.key in waiting:
                 self._runs_again.add(event)
@@ -141,7 +144,7 @@ class IngestionProcessor:
 
     def deliver(self, results: Sequence[tuple[PendingEvent, ChainResult]], *, has_delivery: bool) -> None:
         """Take what became of some events (ResultSink)."""
-        report, emit, waiting = self._report, self._emit, self._runs_again.by_key
+        report, emit, waiting, replay = self._report, self._emit, self._runs_again.by_key, self._replay
         self._emitter.start_batch()
         done: list[Finished] = []
         for event, result in results:
@@ -167,6 +170,8 @@ class IngestionProcessor:
                 commitment = self._commit(event, effects, emitted)
                 again = partial(self._again, event)
                 done.append(Finished(record.offset, size, emitted.records, commitment, again, record.key))
+            if replay.recorded or replay.held:
+                done += replay.finished(record)
             if result.notes is not None or emitted.ended is not None:
                 report.event(event, result, emitted)
         self._lane.finished(done)
@@ -230,7 +235,8 @@ class IngestionProcessor:
         for work in works:
             result = normalise(work.item)
             if isinstance(result, DeadLetter):
-                self._lane.finished([self._refuse(work.item.record, result)])
+                record = work.item.record
+                self._lane.finished([self._refuse(record, result), *self._replay.finished(record)])
             else:
                 results.append((work.item, result))
         self.deliver(results, has_delivery=False)

@@ -176,6 +176,34 @@ async def test_after_a_crash_between_both_commits_the_recorded_result_leaves_and
     assert stage.value() == b"1"
 
 
+@pytest.mark.parametrize("stage", ["aAbAaB"], indirect=True)
+async def test_after_a_crash_what_is_recorded_leaves_after_the_earlier_events_of_its_key(stage):
+    await stage.lane.suspend()
+    for number in (0, 1, 2, 3, 4, 5):
+        if stage.names[number].isupper():
+            await stage.count(number)
+        stage.finish_event(number)
+    stage.log.may_commit.clear()
+    assert await stage.lane.resume()
+    await stage.settle()
+    assert stage.value() == b"3"
+    await stage.end()
+    stage.begin()
+    await stage.settle()
+    assert stage.emitted() == []
+    assert stage.held == [0, 2, 4]
+    stage.finish_event(2)
+    await stage.settle()
+    assert stage.emitted() == [2, 5]
+    stage.finish_event(0)
+    await stage.settle()
+    assert stage.emitted() == [2, 5, 0, 1, 3]
+    stage.finish_event(4)
+    await stage.settle()
+    assert stage.emitted() == [2, 5, 0, 1, 3, 4]
+    assert stage.value() == b"3"
+
+
 @pytest.mark.parametrize("stage", ["AB"], indirect=True)
 async def test_nobody_waits_for_runs_of_a_lane_that_is_over(stage):
     first, second = stage.work(0), stage.work(1)
