@@ -119,15 +119,19 @@ class Committer:
         None when there is nothing to store and nothing to wait for. With `always`, its completion alone is worth a transaction.
         """
         if self.ledger.is_stale(transaction):
-            transaction.abandon()
-            commitment = Commitment(Unit(frozenset(), {}, is_stale=True), (), (), None, None)
-            commitment.decide(Outcome.STALE)
-            return commitment
+            return self.stale(transaction)
         unit = self.ledger.finish(transaction, always=always or bool(jobs or outbox))
         if unit is None:
             return None
         commitment = Commitment(unit, jobs, outbox, completion, token)
         self._pending[unit] = commitment
+        return commitment
+
+    def stale(self, transaction: StorageTransaction) -> Commitment:
+        """One that is decided: the run does not count."""
+        transaction.abandon()
+        commitment = Commitment(Unit(frozenset(), {}, is_stale=True), (), (), None, None)
+        commitment.decide(Outcome.STALE)
         return commitment
 
     async def store(self, commitments: Sequence[Commitment]) -> None:

@@ -139,7 +139,10 @@ class Invoker:
     def settle(
         self, called: Called, parent: Parent, completion: Completion | None = None, token: Any = None
     ) -> Commitment:
-        """Take what a call that is not stale did; it counts when the commitment is stored."""
+        """Take what a call did; it counts when the commitment is stored. That of a stale one is decided already."""
+        storage = called.effects.storage
+        if self._committer.ledger.is_stale(storage):
+            return self._committer.stale(storage)
         project = called.effects.project
         applied = self._captures.apply(project, parent, called.captures, called.effects)
         if applied.cuts:
@@ -150,7 +153,7 @@ class Invoker:
         now = datetime.fromtimestamp(self._clock(), UTC)
         records = [*applied.records, *self._logs.records(project, [*called.logs, *applied.logs], now)]
         commitment = self._committer.add(
-            called.effects.storage,
+            storage,
             jobs=applied.jobs,
             outbox=records,
             completion=completion,
