@@ -230,9 +230,9 @@ async def test_killing_the_fork_server_blames_and_moves_nobody():
     sink = Sink()
     async with running_pool() as bench:
         bench.pool.submit(tenant(spins, spins), sink.works(200))
-        for _ in range(4):
+        for _ in range(2):
             await asyncio.sleep(0.3)
-            while bench.sandbox()._process is None:  # a loaded machine takes its time to start one
+            while bench.sandbox()._process is None:  # noqa: ASYNC110 - a loaded machine takes its time to start one
                 await asyncio.sleep(0.02)
             with contextlib.suppress(ProcessLookupError):  # the one before this has not been replaced yet
                 os.kill(bench.pool._fork_server.pid or 2**22, signal.SIGKILL)
