@@ -140,8 +140,10 @@ def _find_jobs(jobs: object) -> dict[str, Callable[..., Any]]:
     if len(jobs) > _MAX_JOBS:
         raise ValueError(f"jobs: an app has at most {_MAX_JOBS}")
     for name, job in jobs.items():
-        if type(name) is not str or not 0 < len(name) <= _JOB_NAME_LENGTH:
-            raise ValueError(f"jobs: a job's name must be text of at most {_JOB_NAME_LENGTH} characters")
+        if type(name) is not str or not 0 < len(name) <= _JOB_NAME_LENGTH or "\0" in name:
+            raise ValueError(
+                f"jobs: a job's name must be text of at most {_JOB_NAME_LENGTH} characters, none of them NUL"
+            )
         if not is_app_callable(job):
             raise ValueError(f"jobs: {name!r} must be a function: write def … and put it into jobs")
     return {JOB_PREFIX + codec.replace_surrogates(name): job for name, job in jobs.items()}

@@ -53,6 +53,7 @@ def test_a_variable_that_happens_to_be_called_jobs_is_the_apps_own(jobs):
         ("{'': work}", "must be text"),
         ("{'n' * 101: work}", "at most 100 characters"),
         ("{str(number): work for number in range(101)}", "at most 100"),
+        ("{'a\\0b': work}", "none of them NUL"),
     ],
 )
 def test_jobs_that_cannot_be_called_by_name_are_said_to_the_author(jobs, message):
