@@ -29,9 +29,9 @@ class ProjectLookup(Protocol):
     def by_id(self, project_id: int) -> Project | None: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which would double what it takes to make one
 class DeliveryEvent:
-    """One event on its way to the installs that receive it."""
+    """One event on its way to the installs that receive it. Not to be changed."""
 
     project: Project
     uuid: str

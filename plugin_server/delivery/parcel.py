@@ -6,7 +6,6 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -30,7 +29,7 @@ class Member(NamedTuple):
     share: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Parcel:
     """`attempts` counts calls that have ended; `created_ms` says since when it is being delivered."""
 
@@ -42,27 +41,33 @@ class Parcel:
     attempts: int = 0
     error: str = field(default="", repr=False)
     """Of the last attempt"""
+    _source: str | None = field(default=None, init=False, repr=False)
+    _row_id: str | None = field(default=None, init=False, repr=False)
 
-    @cached_property
+    @property
     def source(self) -> str:
         """What ids derive from: the event's record in ingestion, or for a batch the first one's and a digest of all.
 
         A batch that is composed anew after a crash is another one: no two with different events have one id.
         """
-        sources = [member.event.source for member in self.members]
-        if self.hook != EXPORT_EVENTS:
-            return sources[0]
-        digest = hashlib.blake2b("\n".join(sources).encode(), digest_size=8).hexdigest()
-        return f"{sources[0]}+{len(sources) - 1}-{digest}"
+        if self._source is None:
+            sources = [member.event.source for member in self.members]
+            self._source = sources[0]
+            if self.hook == EXPORT_EVENTS:
+                digest = hashlib.blake2b("\n".join(sources).encode(), digest_size=8).hexdigest()
+                self._source = f"{sources[0]}+{len(sources) - 1}-{digest}"
+        return self._source
 
-    @cached_property
+    @property
     def id(self) -> str:
         """Of its row in `parked`: the same for the same delivery, so that a replay parks nothing twice."""
-        return str(uuid.uuid5(_NAMESPACE, f"{self.project.id}|{self.source}|{self.install.id}|{self.hook}"))
+        return self._row_id or str(
+            uuid.uuid5(_NAMESPACE, f"{self.project.id}|{self.source}|{self.install.id}|{self.hook}")
+        )
 
     def adopt(self, row_id: str, source: str) -> None:
         """It is the delivery of this row, whatever its id would be today."""
-        self.__dict__.update(id=row_id, source=source)
+        self._row_id, self._source = row_id, source
 
     @property
     def origin(self) -> Origin:
@@ -78,7 +83,7 @@ class Parcel:
 
     @property
     def _first(self) -> Member:
-        return max(self.members, key=lambda member: member.share)
+        return self.members[0] if len(self.members) == 1 else max(self.members, key=lambda member: member.share)
 
     @property
     def arguments(self) -> bytes:
