@@ -1,10 +1,11 @@
 """Deliveries per second of one worker whose app calls an HTTP server that answers after 50 ms.
 
-    .venv/bin/python benchmarks/delivery.py [--events 40000] [--delay-ms 50] [--hook onEvent|composeWebhook]
+    .venv/bin/python benchmarks/delivery.py [--events 100000] [--delay-ms 50] [--hook onEvent|composeWebhook]
 
 The output topic of an embedded log is filled first; then a worker with the delivery role alone starts, and the time is
 measured at the destination, from the first request to the last. All of it shares the machine: destination, worker, its
-one sandbox. Memory is that of the worker with its sandboxes, early and at the end: it must not grow with the events.
+one sandbox. Memory is that of the worker with its sandboxes, at two moments when its lanes' windows (LANE_WINDOW_EVENTS each)
+are full: it must not grow with the events.
 """
 
 from __future__ import annotations
@@ -166,16 +167,17 @@ def measure(pid: int, count: Synchronized[int], events: int) -> None:
             raise SystemExit("nothing was delivered: the worker does not run")
     first, started = count.value, time.perf_counter()
     cpu = {one: cpu_seconds(one) for one in descendants(pid)}
-    early = 0.0
+    early = late = 0.0
     while count.value < events:
         time.sleep(0.02)
-        if not early and count.value > events // 5:
+        if not early and count.value > events * 3 // 10:
             early = memory_mb(descendants(pid))
+        if not late and count.value > events * 6 // 10:
+            late = memory_mb(descendants(pid))
         if time.monotonic() > give_up:
             raise SystemExit(f"{count.value} of {events} were delivered within 600 s")
     seconds = time.perf_counter() - started
     pids = descendants(pid)
-    late = memory_mb(pids)
     done = events - first
     used = {one: cpu_seconds(one) - cpu.get(one, 0.0) for one in pids}
     rate = done / seconds
@@ -184,13 +186,13 @@ def measure(pid: int, count: Synchronized[int], events: int) -> None:
     print(f"requests beyond events  {count.value - events:10,}")
     print(f"host CPU s/100k         {used[pid] / done * 1e5:10.1f}")
     print(f"sandbox CPU s/100k      {(sum(used.values()) - used[pid]) / done * 1e5:10.1f}")
-    print(f"memory at 20 %, MB      {early:10.1f}")
-    print(f"memory at the end, MB   {late:10.1f}")
+    print(f"memory at 30 %, MB      {early:10.1f}")
+    print(f"memory at 60 %, MB      {late:10.1f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--delay-ms", type=float, default=50)
     parser.add_argument("--hook", choices=sorted(APPS), default="onEvent")
     parser.add_argument("--profile", type=Path, help="where py-spy writes what the host did")
