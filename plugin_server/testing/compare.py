@@ -165,6 +165,9 @@ def _is_same(one: str, other: str) -> bool:
         return False
 
 
+_IN: Final = re.compile(r"in \d+(\.\d+)? [a-z]+")
+
+
 def _compare_jobs(
     wanted: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], problems: list[str], now: str | None
 ) -> None:
@@ -179,7 +182,11 @@ def _compare_jobs(
         shown.append({key: value for key, value in job.items() if key in names})
     compare("jobs", expected, shown, problems, whole=True)
     for number, (one, job) in enumerate(zip(wanted, found, strict=False)):
-        if "when" in one and not _is_when(str(one["when"]), job["run_at"], now):
+        if "when" not in one:
+            continue
+        if one["when"] != "now" and not _IN.fullmatch(str(one["when"])):
+            problems.append(f"jobs[{number}].when is {one['when']!r}: write `now`, or as in `in 20 seconds`")
+        elif not _is_when(str(one["when"]), job["run_at"], now):
             problems.append(f"jobs[{number}].run_at is {job['run_at']!r}, {one['when']!r} was expected")
 
 

@@ -97,6 +97,7 @@ def test_what_is_as_expected_has_no_difference(expect):
         ({"jobs": [{"name": "send", "when": "in 1 second"}, {"name": "later"}]}, "jobs[0].run_at is None"),
         ({"jobs": [{"name": "send"}, {"name": "later", "when": "now"}]}, "jobs[1].run_at is '2026"),
         ({"jobs": [{"name": "send"}, {"name": "later", "when": "in 21 seconds"}]}, "in 21 seconds"),
+        ({"jobs": [{"name": "send"}, {"name": "later", "when": {"in": [1, "day"]}}]}, "write `now`, or as in"),
         ({"jobs": [{"name": "other"}, {"name": "later"}]}, "jobs[0].job is 'send'"),
         ({"storage_after": {}}, "storage_after.k"),
         ({"cache_after": {"c": False}}, "cache_after.c is True"),
