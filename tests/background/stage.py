@@ -18,7 +18,7 @@ from plugin_server.background.schedule_worker import ScheduleWorker
 from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
 from plugin_server.database.migrate import migrate
-from plugin_server.database.tables import jobs, outbox, schedules
+from plugin_server.database.tables import jobs, outbox, schedules, storage
 from plugin_server.host_api.calls import CallContext
 from plugin_server.host_api.captures import Captures
 from plugin_server.host_api.commit import Committer, read_stored
@@ -27,6 +27,7 @@ from plugin_server.host_api.invoke import Invoker
 from plugin_server.host_api.jobs import make_jobs_handlers
 from plugin_server.host_api.ledger import Ledger
 from plugin_server.host_api.logs import LogEntries
+from plugin_server.host_api.storage_transaction import StorageTransaction
 from plugin_server.model.errors import HookMissing
 from plugin_server.model.project import App, Install, Project
 from plugin_server.runtime.replies import Capture, HookFailure, LogLine
@@ -229,6 +230,19 @@ class Stage:
         async with self.database.read() as connection:
             found = await read_stored(connection, [(install_id, key)])
         return orjson.loads(found[install_id, key].value or b"null") if found else None
+
+    async def change(self, key: str, value: Any, *, is_known: bool) -> None:
+        """Write a key that is not there yet, as another run of this worker does, or (not `is_known`) one of another worker."""
+        if is_known:
+            run = StorageTransaction()
+            self.ledger.set(run, (1, key), orjson.dumps(value))
+            commitment = self.committer.add(run)
+            assert commitment is not None
+            await self.committer.store([commitment])
+        else:
+            row = {"install_id": 1, "key": key, "value": orjson.dumps(value), "version": 7}
+            async with self.database.write() as connection:
+                await connection.execute(insert(storage), [row])
 
     async def work(self) -> None:
         """Claim and run what is due now, and what that starts, until nothing is."""

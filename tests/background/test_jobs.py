@@ -14,6 +14,7 @@ from plugin_server.background.job_store import DEAD_KEPT_MS, DEAD_KEPT_PER_INSTA
 from plugin_server.database.tables import jobs
 from plugin_server.model.errors import DatabaseUnavailable, SandboxUnavailable
 from plugin_server.model.lineage import Lineage
+from plugin_server.runtime.work import Answered
 from tests.background.stage import AppFailed, Call, Clock, Hooks, project, until, worker
 
 ROOT = "018f0000-0000-7000-8000-00000000aaaa"
@@ -391,3 +392,22 @@ async def test_a_completion_names_those_that_are_not_ours(database_url):
                 Done(other),
                 Done("gone"),
             ]
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["before it is settled", "when it is stored"])
+async def test_a_job_that_is_found_stale_runs_again_and_is_answered_as_before(database_url, is_known):
+    async def run(call: Call) -> None:
+        await call.count("runs")
+        if len(hooks.calls) == 1:
+            call.effects.journal[1, 0] = Answered(b"digest", [True, "from outside"])
+            await stage.change("runs", 10, is_known=is_known)
+
+    hooks = Hooks({1: {"jobs.work": run}})
+    async with worker(database_url, hooks) as stage:
+        await stage.put_jobs(1)
+        await stage.work()
+        first, second = hooks.calls
+        assert second.effects.journal is first.effects.journal
+        assert second.effects.origin == first.effects.origin
+        assert await stage.stored("runs") == 11
+        assert stage.counts.ran == [1]

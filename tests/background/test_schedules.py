@@ -11,6 +11,7 @@ from plugin_server.background.schedule_store import LEASE_MS
 from plugin_server.background.ticks import next_run_ms
 from plugin_server.database.tables import jobs
 from plugin_server.model.errors import SandboxUnavailable
+from plugin_server.runtime.work import Answered
 from tests.background.stage import START, AppFailed, Call, Clock, Hooks, project, until, worker
 
 MINUTE = "runEveryMinute"
@@ -238,3 +239,24 @@ async def test_run_syncs_starts_and_ends_when_drained(database_url):
         await stage.schedules.drain()
         await running
         assert len(hooks.calls) == 1
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["before it is settled", "when it is stored"])
+async def test_a_tick_that_is_found_stale_runs_again_and_is_answered_as_before(database_url, is_known):
+    async def run(call: Call) -> None:
+        await call.count("runs")
+        if len(hooks.calls) == 1:
+            call.effects.journal[1, 0] = Answered(b"digest", [True, "from outside"])
+            await stage.change("runs", 10, is_known=is_known)
+
+    clock = Clock()
+    hooks = Hooks({1: {MINUTE: run}})
+    async with worker(database_url, hooks, project(source=SOURCE), clock=clock) as stage:
+        await stage.schedules.sync()
+        clock.now += 60
+        assert await stage.tick() == 1
+        first, second = hooks.calls
+        assert second.effects.journal is first.effects.journal
+        assert second.effects.origin == first.effects.origin
+        assert await stage.stored("runs") == 11
+        assert stage.counts.ticks == [(1, MINUTE)]
