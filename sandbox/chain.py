@@ -1,4 +1,4 @@
-"""A project's processEvent chain over one event (DESIGN 5, Chain semantics).
+"""A project's processEvent chain over one event.
 
 Each app gets what the previous one returned. After each app the event is encoded, which proves that it is JSON and is
 what a failing later app is undone from; the last encoding is the output.

@@ -1,4 +1,4 @@
-"""JSON as both sides read and write it (DESIGN 3.1).
+"""JSON as both sides read and write it.
 
 Reading is lenient where clients are careless (lone surrogates, integers beyond 64 bits) and bounded in depth.
 Writing is strict: only exact JSON values, since what an app returns must mean the same to every reader.

@@ -105,7 +105,7 @@ def stamps(succeeded: list[str], failed: list[str]) -> bytes:
 
 
 def finish(event: dict[str, Any], encoded_properties: bytes, now: str, stamped: bytes) -> FinishedEvent:
-    """Normalise an event of exact JSON values (DESIGN 3, step normalise).
+    """Normalise an event of exact JSON values (step normalise).
 
     `encoded_properties` is the JSON of `event["properties"]` as it stands, `now` the envelope's, `stamped` members to be
     added to the properties, as `"key":value,…` without braces.

@@ -1,6 +1,6 @@
 """Events that an app sends by HTTP to a capture path of its own server: read here, in process, as the endpoints read them.
 
-They become captures of the hook that sent them (DESIGN 3.2), so their uuids are the host's and not the sender's.
+They become captures of the hook that sent them (docs/decisions/007), so their uuids are the host's and not the sender's.
 """
 
 from __future__ import annotations

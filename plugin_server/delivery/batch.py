@@ -1,4 +1,4 @@
-"""Events for `exportEvents`, gathered per install and lane (PostHog's exportEvents upgrade, docs [P 2.7]), without losing any.
+"""Events for `exportEvents`, gathered per install and lane (PostHog's exportEvents upgrade), without losing any.
 
 Nothing is kept that the lane does not keep as well: an event in a buffer is not finished, so a crash reads it again.
 """

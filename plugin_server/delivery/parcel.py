@@ -76,7 +76,7 @@ class Parcel:
 
     @property
     def parent(self) -> Parent:
-        """What captures descend from: the event, or the member of a batch with the largest share left (DESIGN 3.2)."""
+        """What captures descend from: the event, or the member of a batch with the largest share left (docs/loop-guard.md)."""
         member = self._first
         event = member.event
         return Parent(event.uuid, self.source, event.lineage, event.malformed_lineage, member.share, self.hook)

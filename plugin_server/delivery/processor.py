@@ -192,7 +192,7 @@ class DeliveryProcessor:
     def _deliver(
         self, event: DeliveryEvent, opened: _Open, receivers: Sequence[Receiver], done: list[Finished]
     ) -> None:
-        """Hand the event to each hook that gets it, with its even part of the budget (DESIGN 3.2, rule 3)."""
+        """Hand the event to each hook that gets it, with its even part of the budget (docs/loop-guard.md, rule 3)."""
         wanted = [(receiver, hooks) for receiver in receivers if (hooks := receiver.hooks_for(event.name))]
         created_ms = time.time_ns() // 1_000_000
         now = self._clock()

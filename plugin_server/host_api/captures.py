@@ -261,7 +261,7 @@ class Captures:
 
 
 def pace_ms(link: int) -> int:
-    """How long a link of a chain of tail jobs waits, so that an endless chain is bounded in rate (DESIGN 3.2)."""
+    """How long a link of a chain of tail jobs waits, so that an endless chain is bounded in rate (docs/loop-guard.md)."""
     if link <= _PACED_AFTER:
         return 0
     return min(1_000 << min(link - _PACED_AFTER, 10), _LONGEST_PACE_MS)

@@ -14,6 +14,7 @@ from plugin_server.model.errors import Transient
 from plugin_server.model.origin import Origin
 from plugin_server.model.posted import PostedCapture
 from plugin_server.model.project import Project
+from plugin_server.runtime.replies import HookFailure
 from plugin_server.runtime.work import Journal
 
 
@@ -46,13 +47,15 @@ class InstallEffects:
 class RunEffects:
     """Of one event's chain, or of one call of another hook."""
 
-    __slots__ = ("_troubles", "by_install", "journal", "origin", "project", "storage")
+    __slots__ = ("_troubles", "by_install", "journal", "left_out", "origin", "project", "storage")
 
     def __init__(self, project: Project, origin: Origin, journal: Journal | None = None) -> None:
         """`journal` is that of the run that this one repeats."""
         self.project = project
         self.origin = origin
         self.journal: Journal = journal if journal is not None else {}
+        self.left_out: dict[int, HookFailure] = {}
+        """As runtime.work.RunEffects says"""
         self.by_install: dict[int, InstallEffects] = {}
         self.storage = StorageTransaction()
         self._troubles: dict[int, Transient] = {}
@@ -60,6 +63,7 @@ class RunEffects:
     def again(self) -> RunEffects:
         """Of the run that takes the place of this one, whose reads are stale: what came from outside is answered again."""
         following = RunEffects(self.project, self.origin, self.journal)
+        following.left_out = self.left_out
         following.storage = self.storage.again()
         return following
 

@@ -1,4 +1,4 @@
-"""Whose host a URL names: ours, the linked PostHog's, or a stranger's (DESIGN 3.2, HTTP side doors).
+"""Whose host a URL names: ours, the linked PostHog's, or a stranger's (docs/decisions/007).
 
 Hosts are told apart by origin alone: scheme, host and port in their one form. Pure.
 """

@@ -1,4 +1,4 @@
-"""Requests of apps that do not go out: those to this server, and events posted to a capture path of the project's own (DESIGN 3.2).
+"""Requests of apps that do not go out: those to this server, and events posted to a capture path of the project's own (docs/decisions/007).
 
 A request to an own host is answered in process, as the project. Events that it posts to a capture path, there or on the linked
 PostHog, join the captures of the hook that sent them: same share, same limits, same transaction. So a loop over HTTP is

@@ -210,7 +210,8 @@ class IngestionProcessor:
 
     def _submit(self, event: PendingEvent) -> None:
         if not self._lane.closed:
-            self._apps.submit(event.project, [Work(event, event.raw, self, event.record.key)])
+            left_out = None if event.effects is None else event.effects.left_out
+            self._apps.submit(event.project, [Work(event, event.raw, self, event.record.key, left_out or None)])
 
     def _emit(self, event: PendingEvent, result: ChainResult, *, has_delivery: bool) -> Emitted:
         if result.outcome is EventOutcome.INVALID:

@@ -1,4 +1,4 @@
-"""The database's fence round a lane: who draws a new epoch shuts out whoever had the lane before (DESIGN 3.3).
+"""The database's fence round a lane: who draws a new epoch shuts out whoever had the lane before (docs/decisions/011).
 
 It is drawn after the log's own fence, and before anything that the previous owner stored is read.
 """

@@ -3,7 +3,7 @@
     fetch → Processor (a stage: ingestion, delivery) → finished → store effects → flush
 
 Two tasks: one takes, one flushes; what is finished comes back by `finished`, in any order. No app runs inside an open
-transaction, and nothing is awaited, logged or timed per event (DESIGN 3.3).
+transaction, and nothing is awaited, logged or timed per event (docs/architecture.md).
 """
 
 from __future__ import annotations

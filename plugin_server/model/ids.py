@@ -1,4 +1,4 @@
-"""Ids that come out the same when the same work runs again (DESIGN 3.3, Ids)."""
+"""Ids that come out the same when the same work runs again."""
 
 from __future__ import annotations
 

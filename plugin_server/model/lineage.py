@@ -1,4 +1,4 @@
-"""Where an event comes from: the `ps-lineage` header, stamped by the host only (DESIGN 3.2).
+"""Where an event comes from: the `ps-lineage` header, stamped by the host only (docs/loop-guard.md).
 
     {"v":1,"root":"<uuid>","depth":<int>,"path":[<install id>,…],"budget":<int>}
 

@@ -1,6 +1,6 @@
 """Which captures of an event go on, and with what lineage: the four rules that keep apps from generating events without end.
 
-Pure functions of what they are given (DESIGN 3.2). Depth bounds a chain, visits a loop, the budget the whole tree
+Pure functions of what they are given (docs/loop-guard.md). Depth bounds a chain, visits a loop, the budget the whole tree
 below one root however deep and wide, the rate what one install does in one worker.
 
 Rejected: depth alone (depth 10 with 10 captures each is 10^10 events), and refusing captures of captured events

@@ -16,7 +16,7 @@ class LoopMode(StrEnum):
 
 
 class LoopPolicy(BaseModel):
-    """When a capture is cut (DESIGN 3.2). `mode` decides over depth, visits and budget; rate and the ceiling always hold."""
+    """When a capture is cut (docs/loop-guard.md). `mode` decides over depth, visits and budget; rate and the ceiling always hold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class LoopPolicy(BaseModel):
 
 
 class Limits(BaseModel):
-    """What one project's apps may use (DESIGN 5)."""
+    """What one project's apps may use."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

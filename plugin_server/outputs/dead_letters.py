@@ -1,4 +1,4 @@
-"""Records for the dead letter queue: the original bytes as value, all else in bounded headers (DESIGN 3.1)."""
+"""Records for the dead letter queue: the original bytes as value, all else in bounded headers (docs/decisions/010)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outputs of this server, and the only place that knows what their topics are called (DESIGN 3.1)."""
+"""The outputs of this server, and the only place that knows what their topics are called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sandbox answered, checked field by field. Nothing that a child says is trusted (DESIGN 5, ring 3)."""
+"""What a sandbox answered, checked field by field. Nothing that a child says is trusted (docs/security.md, ring 3)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import structlog
 
 from plugin_server.model.project import Project
 from plugin_server.runtime.chain import Chain
-from plugin_server.runtime.replies import ChainResult, Notes
+from plugin_server.runtime.replies import ChainResult, HookFailure, Notes
 from plugin_server.runtime.sandbox import Sandbox
 from plugin_server.runtime.work import RunEffects, Work
 from sandbox import codec
@@ -169,8 +169,14 @@ class _Segment:
         self._place = place
 
     def submit(self, passages: Sequence[tuple[Passage, bytes]]) -> None:
-        works = [Work(passage, raw, self, passage.key) for passage, raw in passages]
+        works = [Work(passage, raw, self, passage.key, self._left_out(passage)) for passage, raw in passages]
         self._place.sandbox.submit(self._place.chain, works)
+
+    def _left_out(self, passage: Passage) -> dict[int, HookFailure] | None:
+        failed = passage.work.failed
+        if not failed:
+            return None
+        return {install.id: failed[install.id] for install in self._place.chain.installs if install.id in failed}
 
     def deliver(self, results: Sequence[tuple[Passage, ChainResult]], *, has_delivery: bool) -> None:
         self._relay.passed(self._number, results, has_delivery=has_delivery)

@@ -544,6 +544,8 @@ class Sandbox:
             if run.called:
                 run.effects.forget(run.chain.bounds.installs)
             if isinstance(run, Work):
+                if run.failed:
+                    run.effects.left_out.update(run.failed)
                 run.chain.replay.appendleft(run)
             elif run.chain.is_removed:
                 run.done.cancel()

@@ -34,6 +34,11 @@ class RunEffects(Protocol):
         """What its host calls were answered, as far as they reached outside: it is given again when the run begins again."""
         ...
 
+    @property
+    def left_out(self) -> dict[int, HookFailure]:
+        """Installs that are not called again, in this run or in one that takes its place, since a sandbox was killed over them."""
+        ...
+
     def forget(self, install_ids: Iterable[int]) -> None:
         """The hooks of these installs begin again: nothing that they asked for counts."""
         ...
@@ -65,14 +70,21 @@ class Work(Generic[ItemT]):
 
     __slots__ = ("called", "chain", "crashes", "failed", "item", "key", "raw", "sink")
 
-    def __init__(self, item: ItemT, raw: bytes, sink: ResultSink[ItemT], key: bytes | str | None = None) -> None:
+    def __init__(
+        self,
+        item: ItemT,
+        raw: bytes,
+        sink: ResultSink[ItemT],
+        key: bytes | str | None = None,
+        failed: dict[int, HookFailure] | None = None,
+    ) -> None:
         self.item = item
         self.raw = raw
         self.sink = sink
         self.key = key
         self.chain: Any = None
         """The chain whose sandbox it is in"""
-        self.failed: dict[int, HookFailure] | None = None
+        self.failed = failed
         """Installs that must not be called again for this event, since a sandbox was killed over them"""
         self.crashes = 0
         """Deaths with nobody to blame in which it was a suspect (InFlight.suspects)"""

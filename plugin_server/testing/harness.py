@@ -1,4 +1,4 @@
-"""AppHarness: an app in the real sandbox, child process and all, with no server and no network (DESIGN 8)."""
+"""AppHarness: an app in the real sandbox, child process and all, with no server and no network (docs/testing-apps.md)."""
 
 from __future__ import annotations
 

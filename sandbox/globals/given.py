@@ -12,7 +12,7 @@ from sandbox.invocation import Context
 
 
 def given_globals(install: int, context: Context, captures_per_event: int, library_version: str) -> dict[str, object]:
-    """Those of one install, by name (DESIGN 6). Described for authors in sandbox/stubs/."""
+    """Those of one install, by name. Described for authors in sandbox/stubs/."""
     return {
         "posthog": make_posthog(install, context, captures_per_event, library_version),
         "fetch": make_fetch(install, context),

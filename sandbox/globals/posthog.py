@@ -1,4 +1,4 @@
-"""`posthog`: what an app asks of its own project (DESIGN 6)."""
+"""`posthog`: what an app asks of its own project."""
 
 from __future__ import annotations
 
