@@ -493,6 +493,9 @@ async def test_a_project_whose_children_always_die_gives_its_events_back_to_be_r
         assert bench.restarts <= 1 + 2 * CRASHES
         assert any(seen)
         assert all({"1", "2"} == set(installs) for failed in seen for installs in failed.values())
+        left_out = [set(effects.left_out) for effects in sink.effects.values()]
+        assert {1, 2} in left_out
+        assert all(installs in ({1, 2}, set()) for installs in left_out)
 
 
 async def test_children_that_die_while_loading_are_not_forked_without_pause(monkeypatch):

@@ -10,6 +10,7 @@ from plugin_server.host_api.storage_values import Key, Write
 from plugin_server.model.errors import DatabaseUnavailable
 from plugin_server.model.origin import Origin
 from plugin_server.model.project import Project
+from plugin_server.runtime.replies import HookFailure
 from plugin_server.runtime.work import Answered
 
 ORIGIN = Origin("events-0-1", "u", "processEvent")
@@ -69,3 +70,11 @@ async def test_storage_of_one_run_is_shared_by_its_installs_and_kept_apart_by_ke
     ledger.set(effects.storage, (1, "k"), b"1")
     assert await ledger.get(effects.storage, (2, "k")) is None
     assert await ledger.get(effects.storage, (1, "k")) == b"1"
+
+
+def test_who_cost_a_sandbox_is_left_out_of_the_run_that_takes_its_place_too():
+    effects = RunEffects(Project(2, "p", "phc_p"), ORIGIN)
+    failure = HookFailure(1, "timeout", "too long", 3)
+    effects.left_out[1] = failure
+    effects.forget([1])
+    assert effects.again().again().left_out == {1: failure}

@@ -112,6 +112,22 @@ async def test_what_was_answered_from_outside_is_answered_again_and_ids_stay(sta
     assert second.storage.is_empty
 
 
+@pytest.mark.parametrize("stage", ["AB"], indirect=True)
+async def test_who_cost_a_sandbox_is_not_called_when_the_event_runs_again(stage):
+    failure = HookFailure(40, "timeout", "too long", 3)
+    await stage.count(0)
+    await stage.count(1)
+    stage.work(1).effects.left_out[40] = failure
+    stage.finish_event(0)
+    stage.finish_event(1)
+    assert stage.work(1).failed == {40: failure}
+    await stage.settle()
+    await stage.count(1)
+    stage.finish_event(1)
+    await stage.settle()
+    assert stage.emitted() == [0, 1]
+
+
 @pytest.mark.parametrize("stage", ["ABbab"], indirect=True)
 async def test_later_events_of_the_key_run_again_after_it_and_others_do_not(stage):
     await stage.count(0)

@@ -10,7 +10,7 @@ import orjson
 from plugin_server.model.errors import Transient
 from plugin_server.model.project import App, Install, Limits, Project
 from plugin_server.runtime.chain import Chain
-from plugin_server.runtime.replies import ChainResult, LoadedInstall
+from plugin_server.runtime.replies import ChainResult, HookFailure, LoadedInstall
 from plugin_server.runtime.work import Invocation, Journal, Work
 from sandbox.wire import EventOutcome
 
@@ -40,6 +40,7 @@ class Effects:
 
     def __init__(self) -> None:
         self.journal: Journal = {}
+        self.left_out: dict[int, HookFailure] = {}
         self.forgotten: list[int] = []
         self.trouble: tuple[int, Transient] | None = None
 

@@ -155,6 +155,17 @@ def test_events_are_opened_once_and_go_under_the_distinct_id_that_they_came_with
     assert [result.distinct_id for result in bench.sink.results] == ["other", "eve"]
 
 
+def test_who_is_left_out_of_an_event_is_left_out_in_its_own_segment_alone():
+    bench = Bench()
+    failure = HookFailure(2, "timeout", "too long", 3)
+    work = Work(1, envelope(1), bench.sink, "k")
+    work.failed = {2: failure}
+    bench.relay.submit([work])
+    assert not bench.sandboxes[0].works[0].failed
+    bench.pass_all(0)
+    assert bench.sandboxes[1].works[0].failed == {2: failure}
+
+
 def test_the_time_of_receipt_is_that_of_the_envelope_whatever_apps_write():
     bench = Bench()
     bench.submit(envelope(1))
