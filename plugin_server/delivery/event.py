@@ -12,12 +12,12 @@ import orjson
 from plugin_server.delivery.elements import parse_elements
 from plugin_server.eventlog.port import Headers, InputRecord
 from plugin_server.model.lineage import LINEAGE_HEADER, Lineage, MalformedLineage, parse_lineage, refused
+from plugin_server.model.origin import SOURCE_HEADER
 from plugin_server.model.outcome import DeadLetter, DeadLetterReason
 from plugin_server.model.project import Project
 from sandbox import codec
 
 STEP: Final = "deliver"
-SOURCE_HEADER: Final = "ps-source"
 _SOURCE_BYTES: Final = 400
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _TEXTS: Final = ("event", "distinct_id", "timestamp", "properties")

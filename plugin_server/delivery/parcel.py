@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from plugin_server.delivery.event import SOURCE_HEADER, DeliveryEvent, ProjectLookup, decode_event
+from plugin_server.delivery.event import DeliveryEvent, ProjectLookup, decode_event
 from plugin_server.host_api.captures import Parent
 from plugin_server.model.lineage import LINEAGE_HEADER
-from plugin_server.model.origin import Origin
+from plugin_server.model.origin import SOURCE_HEADER, Origin
 from plugin_server.model.project import Install, Project
 from sandbox import codec
 
@@ -111,7 +110,7 @@ class Parcel:
 def read_body(raw: bytes, projects: ProjectLookup) -> tuple[Member, ...] | None:
     """The reverse of `Parcel.body`. None when it cannot be read, or its project is gone."""
     members: list[Member] = []
-    for value, key, headers, source, share in _records(raw):
+    for value, key, headers, source, share in kept_records(raw):
         event = decode_event(projects, value, key, headers, source)
         if not isinstance(event, DeliveryEvent):
             return None
@@ -129,7 +128,8 @@ class KeptRecord(NamedTuple):
     share: int
 
 
-def _records(raw: bytes) -> list[KeptRecord]:
+def kept_records(raw: bytes) -> list[KeptRecord]:
+    """The records of a parked row, as they came; none when the body cannot be read."""
     try:
         body = orjson.loads(raw)
         if body["v"] != _BODY_VERSION:
@@ -150,8 +150,3 @@ def _record(member: dict[str, Any]) -> KeptRecord:
         source,
         int(member["share"]),
     )
-
-
-def kept_records(raw: bytes) -> Sequence[KeptRecord]:
-    """The records of a parked row, as they came; none when the body cannot be read."""
-    return _records(raw)

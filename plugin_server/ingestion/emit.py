@@ -13,6 +13,7 @@ from plugin_server.ingestion.pending import PendingEvent
 from plugin_server.model.job import NewJob
 from plugin_server.model.lineage import LINEAGE_HEADER, Lineage
 from plugin_server.model.loop_guard import carried_budget, split_budget
+from plugin_server.model.origin import SOURCE_HEADER
 from plugin_server.model.outcome import DeadLetter, DeadLetterReason, Drop, DropReason
 from plugin_server.outputs.dead_letters import dead_letter_record
 from plugin_server.outputs.events import clickhouse_time, compose_event
@@ -21,8 +22,6 @@ from plugin_server.runtime.replies import ChainResult, Notes
 from sandbox.wire import EventOutcome
 
 STEP: Final = "emit"
-SOURCE_HEADER: Final = "ps-source"
-"""The event's own record in ingestion, `topic-partition-offset`: delivery derives its ids from it."""
 _RECORD_OVERHEAD_BYTES: Final = 512
 """Framing of an output record and its headers but for the lineage, as a bound"""
 _NO_NOTES: Final = Notes()

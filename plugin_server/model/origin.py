@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+SOURCE_HEADER: Final = "ps-source"
+"""On an output record: the event's own record in ingestion, `topic-partition-offset`, from which delivery derives its ids"""
 
 
 @dataclass(frozen=True, slots=True)
