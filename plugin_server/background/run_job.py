@@ -19,8 +19,8 @@ from plugin_server.model.lineage import Lineage
 from plugin_server.model.origin import Origin
 from plugin_server.model.project import Install, Project
 from plugin_server.runtime.replies import HookFailure, LogLine
+from sandbox.wire import JOB_PREFIX
 
-_JOB_HOOK: Final = "jobs."
 _log = structlog.get_logger(__name__)
 
 
@@ -47,7 +47,7 @@ class JobRunner:
 
     async def run(self, project: Project, job: ClaimedJob) -> None:
         """Returns when the job is done, put away, or somebody else's. Raises Transient: nothing of it counts."""
-        hook = f"{_JOB_HOOK}{job.name}"
+        hook = f"{JOB_PREFIX}{job.name}"
         origin = Origin(f"job-{job.id}", job.id, hook)
         parent = parent_of(project, job, origin)
         called: Called | None = None
@@ -107,11 +107,11 @@ class JobRunner:
             case TryAgain(run_at_ms, attempts, of):
                 token = Failed(job.id, WAITING, run_at_ms, attempts, error)
                 pause = (run_at_ms - now_ms) / 1000
-                message = f"{_JOB_HOOK}{job.name}: attempt {attempts} of {of} failed, the next one is in {pause:g} s"
+                message = f"{JOB_PREFIX}{job.name}: attempt {attempts} of {of} failed, the next one is in {pause:g} s"
                 level = "WARN"
             case GiveUp(attempts):
                 token = Failed(job.id, DEAD, now_ms, attempts, error)
-                message = f"{_JOB_HOOK}{job.name}: given up after {attempts} attempts; job {job.id} is kept as dead"
+                message = f"{JOB_PREFIX}{job.name}: given up after {attempts} attempts; job {job.id} is kept as dead"
                 level = "ERROR"
         line = LogLine(job.install_id, level, message, "SYSTEM")
         return token, called._replace(captures=(), logs=(*called.logs, line))

@@ -23,6 +23,7 @@ from plugin_server.model.api import ApiRequest, ApiResponse
 from plugin_server.model.errors import LimitReached
 from plugin_server.model.posted import PostedCapture
 from plugin_server.model.project import Project
+from sandbox.wire import JOB_PREFIX
 
 OwnApi = Callable[[ApiRequest, int], Awaitable[ApiResponse]]
 """This server's API, given a request and the id of the project that asks."""
@@ -35,7 +36,7 @@ Content-Encoding is undone. Called in a thread when the body is large.
 
 _CAPTURED: Final = b'{"status": 1}'
 _LARGE_BODY_BYTES: Final = 256 * 1024
-_RUN_HOOKS: Final = ("jobs.", "runEvery")
+_RUN_HOOKS: Final = (JOB_PREFIX, "runEvery")
 
 
 class SideDoors:
