@@ -5,11 +5,9 @@ They become captures of the hook that sent them (docs/decisions/007), so their u
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import unquote
 
 import orjson
 
@@ -17,7 +15,7 @@ from plugin_server.capture.decode import decode_json
 from plugin_server.capture.parse import parse_request
 from plugin_server.capture.refusal import Refusal, invalid_token
 from plugin_server.capture.unpack import unpack
-from plugin_server.model.api import ApiRequest, ApiResponse
+from plugin_server.model.api import ApiRequest, ApiResponse, plain_path
 from plugin_server.model.posted import PostedCapture
 from plugin_server.model.project import Project
 from sandbox.event import event_timestamp
@@ -28,7 +26,6 @@ CAPTURE_PATHS: Final = frozenset(
     {"/capture", "/batch", "/e", "/track", "/i/v0/e", "/i/v0/ai/batch", "/s", _IDENTIFY_PATH, _V1_PATH}
 )
 """All that PostHog takes events at, without final slashes, whether this server's endpoints have it or not: a linked PostHog may."""
-_SLASHES: Final = re.compile(r"/{2,}")
 _TOKEN_KEYS: Final = ("token", "$token", "api_key")
 _QUERY_TOKENS: Final = ("token", "api_key")
 
@@ -76,12 +73,12 @@ def _posted(data: bytes, distinct_id: str, sent_at: str, received_at: str) -> Po
 def _document(request: ApiRequest) -> Any:
     """The decoded body. What the path and the query say of it is put in where it is silent. Raises Refusal."""
     document = decode_json(unpack(request.body, request.query, request.headers.get("content-type", "")))
-    if _plain(request.path) == _V1_PATH and isinstance(document, dict):
+    if plain_path(request.path) == _V1_PATH and isinstance(document, dict):
         bearer = request.headers.get("authorization", "").partition(" ")[2]
         sent_at = request.headers.get("posthog-request-timestamp")
         return {"batch": document.get("batch"), "api_key": bearer or None, "sent_at": sent_at}
     parts = document if isinstance(document, list) else [document]
-    if _plain(request.path) == _IDENTIFY_PATH:
+    if plain_path(request.path) == _IDENTIFY_PATH:
         parts = [
             {"event": "$identify", **part} if isinstance(part, dict) and "batch" not in part else part for part in parts
         ]
@@ -98,9 +95,3 @@ def _has_token(part: object) -> bool:
     return any(part.get(key) is not None for key in _TOKEN_KEYS) or (
         isinstance(properties, dict) and isinstance(properties.get("token"), str)
     )
-
-
-def _plain(path: str) -> str:
-    """The path without what changes nothing: escapes, repeated slashes, a slash at its end."""
-    plain = _SLASHES.sub("/", unquote(path))
-    return plain.removesuffix("/") or "/"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
-from urllib.parse import unquote
 
 from plugin_server.host_api.urls import WebUrl, parse_url
+from plugin_server.model.api import plain_path
 from plugin_server.model.errors import FetchRefused, InvalidArgument
 
 POSTHOG_CLOUD: Final = "https://app.posthog.com"
@@ -78,8 +78,7 @@ def origin_of(untrusted: str) -> str:
 
 def is_capture_path(path: str, capture_paths: Collection[str]) -> bool:
     """Is this one of `capture_paths` (each without a final slash), however many slashes and escapes it is written with?"""
-    plain = unquote(path)
-    return "/" + "/".join(part for part in plain.split("/") if part) in capture_paths
+    return plain_path(path) in capture_paths
 
 
 def make_redirect_check(hosts: OwnHosts, capture_paths: Collection[str]) -> Callable[[WebUrl, str], None]:

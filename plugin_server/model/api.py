@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +23,8 @@ class ApiResponse:
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def plain_path(path: str) -> str:
+    """A path without what changes nothing: escapes (one level of them), repeated slashes, a slash at its end."""
+    return "/" + "/".join(part for part in unquote(path).split("/") if part)
