@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from plugin_server.host_api.calls import CallContext
+from plugin_server.host_api.request_rules import has_header
 from plugin_server.model.errors import InvalidArgument
 
 COMPOSE_WEBHOOK: Final = "composeWebhook"
@@ -58,6 +59,6 @@ def read_webhook(value: Any) -> Webhook | None:
         raw = b""
     else:
         raw = orjson.dumps(body)
-        if not any(name.lower() == "content-type" for name in headers):
+        if not has_header(headers, "content-type"):
             headers = {**headers, "Content-Type": _JSON_TYPE}
     return Webhook((method or "POST").upper(), url, headers, raw)
