@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import delete, func, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin_server.background.ticks import next_run_ms, tasks_in
 from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
+from plugin_server.database.insert import insert_into
 from plugin_server.database.tables import schedules
 from plugin_server.model.project import Project
 
@@ -78,8 +78,8 @@ class ScheduleStore:
                     if there.get((install_id, task)) != project_id
                 ]
                 if new:
-                    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-                    await connection.execute(make(schedules).on_conflict_do_nothing(), new)
+                    statement = insert_into(schedules, is_sqlite=self._database.is_sqlite)
+                    await connection.execute(statement.on_conflict_do_nothing(), new)
 
     async def claim(self, known: Collection[int], places: int, now_ms: int) -> Mapping[int, list[DueTask]]:
         """Hold installs with due tasks, at most so many; their due tasks, oldest first. Raises DatabaseUnavailable.

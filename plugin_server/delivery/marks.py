@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
+from plugin_server.database.insert import insert_into
 from plugin_server.database.tables import delivered
 from plugin_server.eventlog.port import LaneLog
 from plugin_server.lanes.fence import LaneFence
@@ -70,8 +70,8 @@ class DeliveredMarks:
             for offset in token.offsets
         ]
         if rows:
-            make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-            await connection.execute(make(table).on_conflict_do_nothing(), rows)
+            statement = insert_into(table, is_sqlite=connection.dialect.name == "sqlite")
+            await connection.execute(statement.on_conflict_do_nothing(), rows)
         return lost
 
     async def _marked(self, connection: AsyncConnection, tokens: Sequence[Mark]) -> set[tuple[int, int, str]]:

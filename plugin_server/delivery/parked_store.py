@@ -11,11 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
+from plugin_server.database.insert import insert_into
 from plugin_server.database.tables import parked
 
 LEASE_SECONDS: Final = 15.0
@@ -93,7 +93,7 @@ class ParkedStore:
 
     async def insert(self, rows: Sequence[NewRow]) -> None:
         """Add those that are not there yet."""
-        make = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        statement = insert_into(parked, is_sqlite=self._database.is_sqlite)
         until_ms = _lease_ms()
         values = [
             {
@@ -107,7 +107,7 @@ class ParkedStore:
         ]
         with database_errors("cannot park deliveries"):
             async with self._database.write() as connection:
-                await connection.execute(make(parked).on_conflict_do_nothing(index_elements=[parked.c.id]), values)
+                await connection.execute(statement.on_conflict_do_nothing(index_elements=[parked.c.id]), values)
 
     async def claim(self, install_id: int, limit: int) -> list[ParkedRow]:
         """The rows of an install that are due, at most so many, those that have waited longest first."""

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import orjson
 from sqlalchemy import and_, bindparam, delete, select, text, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
+from plugin_server.database.insert import insert_into
 from plugin_server.database.tables import cache
 from plugin_server.host_api.cache import VALUE_BYTES, Cache
 from plugin_server.host_api.cache_groups import Call, Groups, Place, attempt
@@ -42,7 +42,7 @@ class DatabaseCache(Cache):
         self._now_ms = now_ms
         self._reads = Groups(self._read, _GROUP_CALLS)
         self._writes = Groups(self._write, _GROUP_CALLS)
-        insert = sqlite.insert(cache) if database.is_sqlite else postgresql.insert(cache)
+        insert = insert_into(cache, is_sqlite=database.is_sqlite)
         self._upsert = insert.on_conflict_do_update(
             index_elements=[cache.c.scope, cache.c.key],
             set_={"value": insert.excluded.value, "expires_at_ms": insert.excluded.expires_at_ms},

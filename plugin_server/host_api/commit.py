@@ -19,11 +19,11 @@ from typing import Any, Final, Protocol
 
 import structlog
 from sqlalchemy import delete, insert, select, text, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
+from plugin_server.database.insert import insert_into
 from plugin_server.database.tables import jobs, outbox, storage
 from plugin_server.eventlog.headers_codec import encode_headers
 from plugin_server.eventlog.port import OutputRecord
@@ -311,8 +311,7 @@ async def _write(
 
 
 def _upsert(connection: AsyncConnection) -> Any:
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = make(storage)
+    statement = insert_into(storage, is_sqlite=connection.dialect.name == "sqlite")
     return statement.on_conflict_do_update(
         index_elements=[storage.c.install_id, storage.c.key],
         set_={"value": statement.excluded.value, "version": statement.excluded.version},
@@ -339,9 +338,9 @@ async def _insert_jobs(connection: AsyncConnection, members: Sequence[Commitment
         for job in member.jobs
     ]
     if rows:
-        make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        statement = insert_into(jobs, is_sqlite=connection.dialect.name == "sqlite")
         # The same id is the same job, asked for again by what ran again.
-        await connection.execute(make(jobs).on_conflict_do_nothing(index_elements=[jobs.c.id]), rows)
+        await connection.execute(statement.on_conflict_do_nothing(index_elements=[jobs.c.id]), rows)
 
 
 async def _insert_outbox(connection: AsyncConnection, members: Sequence[Commitment]) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Table, and_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
+from plugin_server.database.insert import insert_into
 from plugin_server.database.tables import lane_epochs
 
 
@@ -45,8 +45,7 @@ class LaneFence:
 
 async def draw_epoch(database: Database, key: LaneKey) -> LaneFence:
     """Shut out the lane's previous owner. Raises DatabaseUnavailable."""
-    make = sqlite.insert if database.is_sqlite else postgresql.insert
-    statement = make(lane_epochs).values(**key._asdict(), epoch=1)
+    statement = insert_into(lane_epochs, is_sqlite=database.is_sqlite).values(**key._asdict(), epoch=1)
     statement = statement.on_conflict_do_update(
         index_elements=[lane_epochs.c.group, lane_epochs.c.topic, lane_epochs.c.partition],
         set_={"epoch": lane_epochs.c.epoch + 1},
