@@ -67,6 +67,15 @@ class Commitment:
     token: Any
     decided: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def when_stored(self, count: Callable[[], None]) -> None:
+        """Call this once it is stored, before whoever waits for that goes on; never if it is not. It must not raise."""
+
+        def ended(decided: asyncio.Future[Outcome]) -> None:
+            if not decided.cancelled() and decided.exception() is None and decided.result() is Outcome.STORED:
+                count()
+
+        self.decided.add_done_callback(ended)
+
     def decide(self, outcome: Outcome) -> None:
         if not self.decided.done():
             self.decided.set_result(outcome)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -145,11 +146,6 @@ class Invoker:
             return self._committer.stale(storage)
         project = called.effects.project
         applied = self._captures.apply(project, parent, called.captures, called.effects)
-        if applied.cuts:
-            self._on_cuts(project, applied.cuts)
-        for install_id, own in called.effects.by_install.items():
-            if own.metrics:
-                self._metrics.add(project, install_id, own.metrics)
         now = datetime.fromtimestamp(self._clock(), UTC)
         records = [*applied.records, *self._logs.records(project, [*called.logs, *applied.logs], now)]
         commitment = self._committer.add(
@@ -161,7 +157,15 @@ class Invoker:
             always=True,
         )
         assert commitment is not None
+        commitment.when_stored(partial(self._count, project, called.effects, applied.cuts))
         return commitment
+
+    def _count(self, project: Project, effects: RunEffects, cuts: Sequence[CutNotice]) -> None:
+        if cuts:
+            self._on_cuts(project, cuts)
+        for install_id, own in effects.by_install.items():
+            if own.metrics:
+                self._metrics.add(project, install_id, own.metrics)
 
     async def store(self, commitments: Sequence[Commitment]) -> list[Outcome]:
         """Returns when these are decided, in the database or not. Raises DatabaseUnavailable."""

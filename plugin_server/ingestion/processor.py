@@ -166,14 +166,18 @@ class IngestionProcessor:
             size = len(record.value or b"")
             if effects is None:
                 done.append(Finished(record.offset, size, emitted.records, key=record.key))
+                if result.notes is not None or emitted.ended is not None:
+                    report.event(event, result, emitted)
             else:
                 commitment = self._commit(event, effects, emitted)
                 again = partial(self._again, event)
                 done.append(Finished(record.offset, size, emitted.records, commitment, again, record.key))
+                if commitment is None:
+                    self._count(event, effects, result, emitted)
+                else:
+                    commitment.when_stored(partial(self._count, event, effects, result, emitted))
             if replay.recorded or replay.held:
                 done += replay.finished(record)
-            if result.notes is not None or emitted.ended is not None:
-                report.event(event, result, emitted)
         self._lane.finished(done)
 
     def _counts(self, event: PendingEvent, effects: RunEffects, result: ChainResult) -> bool:
@@ -193,13 +197,18 @@ class IngestionProcessor:
         return True
 
     def _commit(self, event: PendingEvent, effects: RunEffects, emitted: Emitted) -> Commitment | None:
-        for install_id, own in effects.by_install.items():
-            if own.metrics:
-                self._metrics.add(event.project, install_id, own.metrics)
         if not (effects.storage.writes or emitted.jobs):
             return self._committer.add(effects.storage)
         result = RecordedResult(event.record.offset, encode_records(emitted.records))
         return self._committer.add(effects.storage, jobs=emitted.jobs, completion=self._results, token=result)
+
+    def _count(self, event: PendingEvent, effects: RunEffects, result: ChainResult, emitted: Emitted) -> None:
+        """Its run counts: it will not run again, but after a crash."""
+        for install_id, own in effects.by_install.items():
+            if own.metrics:
+                self._metrics.add(event.project, install_id, own.metrics)
+        if result.notes is not None or emitted.ended is not None:
+            self._report.event(event, result, emitted)
 
     def _again(self, event: PendingEvent) -> None:
         """Run an event again: its reads are stale. What its apps were answered from outside they are answered again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,8 +35,13 @@ class Bench:
         self.database = SimulatedDatabase()
         self.committer = SimulatedCommitter(self.database, lambda: 0.0)
         self.metrics: list[tuple[int, Any]] = []
+        self.cuts: list[Any] = []
+
+        def on_cuts(_project: Project, cuts: Any) -> None:
+            self.cuts += cuts
+
         captures = Captures("ingestion", "letters", 100_000, lambda: 0.0)
-        self.invoker = Invoker(self, self.committer, captures, LogEntries("logs", "w"), self, lambda: 0.0)  # type: ignore[arg-type]
+        self.invoker = Invoker(self, self.committer, captures, LogEntries("logs", "w"), self, lambda: 0.0, on_cuts)  # type: ignore[arg-type]
         self.results: list[Any] = []
         self.effects: list[RunEffects] = []
         self.arguments: list[bytes] = []
@@ -155,3 +161,20 @@ async def test_a_call_that_became_stale_before_it_was_settled_is_not_stored(benc
     assert await bench.invoker.store([bench.invoker.settle(second, PARENT, None, "second")]) == [Outcome.STALE]
     assert bench.database.recorded == {"first"}
     assert len(bench.metrics) == 1
+
+
+async def test_one_that_is_stale_when_it_is_stored_is_not_counted(bench):
+    called = await bench.call()
+    commitment = bench.invoker.settle(called, PARENT, None, "token")
+    bench.database.put(K, b"5")
+    assert await bench.invoker.store([commitment]) == [Outcome.STALE]
+    assert bench.metrics == []
+    assert bench.cuts == []
+
+
+async def test_cuts_are_told_with_the_run_that_counts(bench):
+    parent = replace(PARENT, lineage=Lineage("7", depth=1_000))
+    commitment = bench.invoker.settle(await bench.call(), parent, None, "token")
+    assert bench.cuts == []
+    assert await bench.invoker.store([commitment]) == [Outcome.STORED]
+    assert bench.cuts

@@ -235,9 +235,15 @@ class MemoryCommitter:
             self._pending = [each for each in self._pending if each.unit is not unit]
 
 
-class NoMetrics:
+class Counted:
+    """CountMetrics: what was counted, one after another."""
+
+    def __init__(self) -> None:
+        self.added: list[tuple[str, str, float]] = []
+
     def add(self, project: Project, install_id: int, metrics: Sequence[tuple[str, str, float]]) -> None:
-        del project, install_id, metrics
+        del project, install_id
+        self.added += metrics
 
 
 class Bench:
@@ -250,6 +256,7 @@ class Bench:
         self.limits = LaneLimits(0.0, flush, window_events, window_bytes)
         self.metrics = Metrics()
         self.follower = Follower()
+        self.counted = Counted()
         self.decode = make_decode(Registry([WITH_APPS, WITHOUT_APPS]), RECORD_BYTES)
         self.captures = Captures(TOPICS.ingestion, TOPICS.dead_letters, RECORD_BYTES, lambda: NOW)
         self.logs = LogEntries(TOPICS.log_entries, "worker")
@@ -273,7 +280,7 @@ class Bench:
                 self.committer,
                 results,
                 recorded or {},
-                NoMetrics(),
+                self.counted,
                 report,
                 source_of=lambda offset: f"{TOPICS.ingestion}-6-{offset}",
             ),

@@ -151,6 +151,32 @@ async def test_later_events_of_the_key_run_again_after_it_and_others_do_not(stag
 
 
 @pytest.mark.parametrize("stage", ["A"], indirect=True)
+async def test_a_run_that_is_stale_when_it_is_stored_is_neither_counted_nor_reported(stage):
+    stage.follower.following = True
+    notes = Notes(logs=(LogLine(39, "INFO", "hi", "CONSOLE"),))
+    for stored in (False, True):
+        await stage.lane.suspend()
+        await stage.count(0)
+        stage.work(0).effects.of(39).metrics.append(("sent", "increment", 1.0))
+        stage.finish_event(0, notes)
+        if not stored:
+            stage.database.put(N, b"5")
+        assert await stage.lane.resume()
+        await stage.settle()
+        assert stage.emitted() == [0] * stored
+        assert stage.counted.added == [("sent", "increment", 1.0)] * stored
+        assert len(stage.follower.entries) == stored
+    assert stage.value() == b"6"
+
+
+@pytest.mark.parametrize("stage", ["a"], indirect=True)
+async def test_a_run_with_nothing_to_store_is_counted_at_once(stage):
+    stage.work(0).effects.of(39).metrics.append(("sent", "increment", 1.0))
+    stage.finish_event(0)
+    assert stage.counted.added == [("sent", "increment", 1.0)]
+
+
+@pytest.mark.parametrize("stage", ["A"], indirect=True)
 async def test_what_a_failed_install_stored_does_not_count_and_its_event_leaves(stage):
     await stage.count(0)
     failure = HookFailure(39, "app", "no", 1)
