@@ -10,7 +10,9 @@ Rejected: a header that marks such requests. It is lost on the way, can be sent 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -20,7 +22,7 @@ from plugin_server.host_api.http_client import HttpRequest
 from plugin_server.host_api.own_hosts import OwnHosts, Side, is_capture_path
 from plugin_server.host_api.urls import WebUrl
 from plugin_server.model.api import ApiRequest, ApiResponse
-from plugin_server.model.errors import LimitReached
+from plugin_server.model.errors import FetchRefused, LimitReached
 from plugin_server.model.posted import PostedCapture
 from plugin_server.model.project import Project
 from sandbox.wire import JOB_PREFIX
@@ -36,6 +38,8 @@ Content-Encoding is undone. Called in a thread when the body is large.
 
 _CAPTURED: Final = b'{"status": 1}'
 _LARGE_BODY_BYTES: Final = 256 * 1024
+_READ_PACKINGS: Final = frozenset({"", "identity", "base64", "gzip", "x-gzip", "gzip-js"})
+_FORM_COMPRESSION: Final = re.compile(rb"(?:^|&)compression=([^&]{0,40})")
 _RUN_HOOKS: Final = (JOB_PREFIX, "runEvery")
 
 
@@ -53,7 +57,8 @@ class SideDoors:
     async def answer(self, context: CallContext, url: WebUrl, request: HttpRequest) -> dict[str, Any] | None:
         """The answer to a request that stays in this process. None: it goes out.
 
-        `url` is `request.url` as it was read. Raises LimitReached for more events than the hook may capture.
+        `url` is `request.url` as it was read. Raises LimitReached for more events than the hook may capture,
+        FetchRefused for events that only the linked PostHog could unpack.
         """
         side = self._hosts.side_of(url.origin)
         if side is Side.FOREIGN:
@@ -79,19 +84,42 @@ class SideDoors:
     async def _capture(
         self, context: CallContext, url: WebUrl, asked: ApiRequest, *, is_own: bool
     ) -> dict[str, Any] | None:
-        if len(asked.body) > _LARGE_BODY_BYTES:
-            parsed = await asyncio.to_thread(self._parse_capture, asked, context.project)
-        else:
-            parsed = self._parse_capture(asked, context.project)
+        parsed = await self._parse(asked, context.project)
+        if isinstance(parsed, ApiResponse):
+            if is_own:
+                return json_answer(parsed.status, url.text, parsed.body, parsed.headers)
+            packing = _unread_packing(asked)
+            if packing is not None:
+                raise FetchRefused(f"events packed as {packing[:20]!r} cannot be counted: send JSON or gzip")
+            if asked.body and "data" in asked.query:
+                # Which of the two counts depends on the method and the release of the linked PostHog.
+                query = {name: value for name, value in asked.query.items() if name != "data"}
+                parsed = await self._parse(replace(asked, query=query), context.project)
         if isinstance(parsed, ApiResponse):
             # The linked PostHog judges for itself what is no capture of ours: another project's, or none at all.
-            return json_answer(parsed.status, url.text, parsed.body, parsed.headers) if is_own else None
+            return None
         posted = context.effects.of(context.install.id).posted
         limit, name = _captures_allowed(context)
         if sum(map(len, posted.values())) + len(parsed) > limit:
             raise LimitReached(f"more than {limit} captures for one event, those posted over HTTP included ({name})")
         posted[context.number] = parsed
         return {**json_answer(200, url.text, _CAPTURED), "captured": len(parsed)}
+
+    async def _parse(self, asked: ApiRequest, project: Project) -> list[PostedCapture] | ApiResponse:
+        if len(asked.body) > _LARGE_BODY_BYTES:
+            return await asyncio.to_thread(self._parse_capture, asked, project)
+        return self._parse_capture(asked, project)
+
+
+def _unread_packing(asked: ApiRequest) -> str | None:
+    """How the sender says that the events are packed, if nobody here reads that; a PostHog may."""
+    form = _FORM_COMPRESSION.search(asked.body)
+    said = (
+        asked.query.get("compression", ""),
+        form[1].decode(errors="replace") if form is not None else "",
+        asked.headers.get("content-encoding", ""),
+    )
+    return next((text for text in said if text.strip().lower() not in _READ_PACKINGS), None)
 
 
 def _captures_allowed(context: CallContext) -> tuple[int, str]:

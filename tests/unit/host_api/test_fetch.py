@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
 
+from plugin_server.capture.posted import parse_capture as parse_posted
 from plugin_server.host_api.calls import CallContext
 from plugin_server.host_api.fetch import RUN_ANSWERS_BYTES, make_fetch
 from plugin_server.host_api.http_client import HttpResponse
@@ -204,6 +207,66 @@ async def test_a_linked_posthog_gets_no_events_of_ours_by_get_either(method: str
     assert (posted(of), answer["captured"], client.requests) == (["a"], 1, [])
     await fetch(["GET", "https://ph.example/e", {}, None], client, doors, of=of)
     assert len(client.requests) == 1
+
+
+EVENT = orjson.dumps({"api_key": TOKEN, "event": "a", "distinct_id": "u"})
+OTHERS = orjson.dumps({"api_key": "phc_3", "event": "b", "distinct_id": "u"})
+
+
+def linked() -> Doors:
+    """A linked PostHog, and requests read as this server reads them."""
+    doors = Doors(posthog_host="https://ph.example")
+    doors.doors._parse_capture = parse_posted
+    return doors
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "data=" + quote(EVENT),
+        "compression=base64&data=" + quote(base64.b64encode(EVENT)),
+        "compression=gzip-js&data=" + quote(base64.b64encode(gzip.compress(EVENT))),
+        "data=" + base64.urlsafe_b64encode(gzip.compress(EVENT)).decode().rstrip("="),
+    ],
+    ids=["plain", "base64", "gzip-js", "unsaid"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+async def test_events_in_the_query_are_captures_however_they_are_packed(method: str, query: str):
+    of, client = context(), FakeClient()
+    answer = await fetch([method, f"https://ph.example/e/?{query}", {}, None], client, linked(), of=of)
+    assert (posted(of), answer["captured"], client.requests) == (["a"], 1, [])
+
+
+@pytest.mark.parametrize("query", ["data=x", "data=" + quote(OTHERS)])
+async def test_what_the_query_says_hides_no_events_in_the_body(query: str):
+    of, client = context(), FakeClient()
+    arguments = ["POST", f"https://ph.example/e/?{query}", {}, {"text": EVENT.decode()}]
+    answer = await fetch(arguments, client, linked(), of=of)
+    assert (posted(of), answer["captured"], client.requests) == (["a"], 1, [])
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "body"),
+    [
+        ("compression=lz64&data=N4Ig", {}, None),
+        ("compression=lz64", {}, {"text": "N4Ig"}),
+        ("", {"Content-Type": "application/x-www-form-urlencoded"}, {"text": "data=N4Ig&compression=lz64"}),
+        ("", {"Content-Encoding": "zstd"}, {"base64": "KLUv/Q=="}),
+    ],
+)
+async def test_what_only_the_linked_posthog_could_unpack_is_refused(query: str, headers: Any, body: Any):
+    of, client = context(), FakeClient()
+    with pytest.raises(FetchRefused, match=r"(lz64|zstd).*gzip"):
+        await fetch(["POST", f"https://ph.example/e/?{query}", headers, body], client, linked(), of=of)
+    assert (posted(of), client.requests) == ([], [])
+
+
+async def test_what_is_packed_and_is_none_of_ours_goes_on_to_the_linked_posthog():
+    of, client = context(), FakeClient()
+    body = {"base64": base64.b64encode(gzip.compress(OTHERS)).decode()}
+    headers = {"Content-Encoding": "gzip"}
+    await fetch(["POST", "https://ph.example/e/?compression=gzip-js", headers, body], client, linked(), of=of)
+    assert (posted(of), len(client.requests)) == ([], 1)
 
 
 async def test_jobs_and_schedules_may_post_more():
