@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ RUN_CALLS: Final = 2_000
 """Of one event's chain; the child stops its apps at 1,000"""
 PENDING_CALLS: Final = 10_000
 """Host calls of one sandbox that may be under way at a time"""
+PENDING_BYTES: Final = 64 * 2**20
+"""Of the frames of those calls: of one event's the child bounds it, but what it sends may be a lie"""
 _log = structlog.get_logger(__name__)
 
 Reply = Callable[[list[Any]], None]
@@ -47,6 +50,7 @@ class PendingCalls:
         self._host_calls = host_calls
         self._reply = reply
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pending_bytes = 0
 
     def start(self, request: HostCallRequest, run: Work[Any] | Invocation) -> None:
         """Begin what an app asked for. Raises ProtocolViolation past what an honest child would ask."""
@@ -62,14 +66,30 @@ class PendingCalls:
         if known is not None and known.digest == _digest(request):
             self._reply([request.call_id, *known.answer])
             return
-        if len(self._tasks) >= PENDING_CALLS:
-            message = f"more than {PENDING_CALLS} calls of this project wait for the host: try again later"
-            self._reply([request.call_id, False, message, LimitReached.kind])
+        refusal = self._why_not(request)
+        if refusal is not None:
+            self._reply([request.call_id, False, refusal, LimitReached.kind])
             return
+        self._pending_bytes += request.size
         task = asyncio.get_running_loop().create_task(self._answer(request, run))
+        task.add_done_callback(partial(self._let_go, request.size))
         for tasks in (self._tasks, waiting.tasks):
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+
+    def _why_not(self, request: HostCallRequest) -> str | None:
+        """Why there is no room for another call."""
+        if len(self._tasks) >= PENDING_CALLS:
+            return f"more than {PENDING_CALLS} calls of this project wait for the host: try again later"
+        if self._pending_bytes + request.size > PENDING_BYTES:
+            return (
+                f"the calls of this project that wait for the host have more than {PENDING_BYTES} bytes together: "
+                "try again later"
+            )
+        return None
+
+    def _let_go(self, size: int, _task: asyncio.Task[None]) -> None:
+        self._pending_bytes -= size
 
     def ended(self, sequence: int) -> None:
         """That run is over: nobody waits for its calls any more."""

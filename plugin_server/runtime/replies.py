@@ -109,6 +109,8 @@ class HostCallRequest(NamedTuple):
     number: int
     name: str
     arguments: list[Any]
+    size: int = 0
+    """Of its frame, in bytes"""
 
 
 class InvocationReply(NamedTuple):
@@ -241,7 +243,7 @@ def read_call(head: bytes, bounds_of: BoundsOf) -> HostCallRequest:
         raise ProtocolViolation("CALL has fields of wrong types")
     if install not in bounds_of(sequence).installs or type(name) is not str or type(arguments) is not list:
         raise ProtocolViolation("CALL has fields of wrong types")
-    return HostCallRequest(*frame)
+    return HostCallRequest(*frame, size=len(head))
 
 
 def _loaded_install(entry: dict[str, Any], bounds: Bounds) -> LoadedInstall:

@@ -282,6 +282,29 @@ async def test_more_calls_than_a_sandbox_may_have_under_way_are_refused_and_trie
     await bench.calls.close()
 
 
+async def test_what_the_calls_under_way_ask_with_is_bounded_together(monkeypatch):
+    monkeypatch.setattr(calls, "PENDING_BYTES", 100)
+    bench = Bench()
+    run = work()
+
+    async def start(number: int, size: int) -> None:
+        bench.calls.start(HostCallRequest(number, 1, 1, number, "fetch", [], size), run)
+        await settle()
+
+    for number, size in enumerate((60, 50, 40, 1)):
+        await start(number, size)
+    assert [(reply[0], reply[1], reply[3]) for reply in bench.replies] == [(1, False, "limit"), (3, False, "limit")]
+    assert all("100 bytes" in reply[2] for reply in bench.replies)
+    await bench.answer(0, "x")
+    await start(4, 60)
+    assert len(bench.replies) == 3
+    bench.calls.drop_all()
+    await settle()
+    await start(5, 100)
+    assert len(bench.replies) == 3
+    await bench.calls.close()
+
+
 async def test_closing_ends_all_that_is_under_way():
     bench = Bench()
     for sequence in range(5):

@@ -315,7 +315,8 @@ def test_valid_frames_are_read():
     assert loaded.chain == 1
     assert loaded.installs[0].hooks == {"processEvent", "jobs.mail"}
     assert loaded.installs[1].error == HookFailure(2, "compile", "bad", 1)
-    assert read_call(orjson.dumps(CALL), bounds_of) == HostCallRequest(1, 5, 2, 0, "sleep", [1.5])
+    raw = orjson.dumps(CALL)
+    assert read_call(raw, bounds_of) == HostCallRequest(1, 5, 2, 0, "sleep", [1.5], len(raw))
     reply = read_done(orjson.dumps(DONE), DONE_BLOB, bounds_of)
     assert (reply.sequence, reply.failure, reply.value) == (9, None, {"url": "x"})
     assert reply.notes.captures == notes.captures
