@@ -243,7 +243,7 @@ def read_call(head: bytes, bounds_of: BoundsOf) -> HostCallRequest:
         raise ProtocolViolation("CALL has fields of wrong types")
     if install not in bounds_of(sequence).installs or type(name) is not str or type(arguments) is not list:
         raise ProtocolViolation("CALL has fields of wrong types")
-    return HostCallRequest(*frame, size=len(head))
+    return HostCallRequest(call_id, sequence, install, number, name, arguments, len(head))
 
 
 def _loaded_install(entry: dict[str, Any], bounds: Bounds) -> LoadedInstall:
