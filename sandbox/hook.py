@@ -141,7 +141,7 @@ def outstanding(effects: Effects) -> Generator[HostCall, None, None]:
             yield call
         if call.unheard is not None:
             effects.log(
-                effects.running, "ERROR", f"{call.name} failed, and nobody awaited it: {call.unheard}", "PLUGIN"
+                effects.running, "ERROR", f"{call.what} failed, and nobody awaited it: {call.unheard}", "PLUGIN"
             )
         if call.is_delta:
             deltas.append(list(call.place))

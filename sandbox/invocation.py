@@ -155,10 +155,13 @@ class HostCall:
         "done",
         "name",
         "place",
+        "what",
     )
 
     def __init__(self, effects: Effects | None = None, name: str = "", place: tuple[int, int] = (0, 0)) -> None:
         self.name = name
+        self.what = name
+        """As the app calls it"""
         self.place = place
         """Install, and number among its calls"""
         self._heard = False
@@ -257,5 +260,6 @@ class Context:
             )
         call = self.send_call(effects, install, name, orjson.Fragment(encoded))
         call._read, call._size = read, size  # noqa: SLF001 - out of reach of apps by its underscore
+        call.what = what
         effects.waiting_bytes += size
         return call

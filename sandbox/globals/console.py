@@ -9,6 +9,7 @@ from sandbox import codec
 from sandbox.facade import facade
 from sandbox.invocation import Context
 from sandbox.printable import printable
+from sandbox.shown import shown
 
 LEVELS: Final = {"debug": "DEBUG", "log": "LOG", "info": "INFO", "warn": "WARN", "error": "ERROR"}
 _MESSAGE_LENGTH: Final = 10_000
@@ -32,7 +33,7 @@ def make_log(install: int, context: Context, level: str) -> Callable[..., None]:
 
 
 def _text(value: Any) -> str:
-    """Lists and objects as compact JSON, errors as `Type: message`, all else as str() gives it."""
+    """Lists and objects as compact JSON if they are that, errors as `Type: message`, all else as str() gives it."""
     kind = type(value)
     if kind is str:
         return str(value[:_MESSAGE_LENGTH])
@@ -40,7 +41,10 @@ def _text(value: Any) -> str:
         try:
             return codec.dumps(value).decode()
         except (TypeError, ValueError):
-            return f"<{kind.__name__} that is not JSON>"
+            text = shown(value, _MESSAGE_LENGTH)
+            return f"<{kind.__name__} that is not JSON>" if text is None else text
     if isinstance(value, Exception):
-        return f"{kind.__name__}: {value}"
+        name = kind.__name__
+        text = f"{name}: {value}"
+        return name if len(text) == len(name) + 2 else text
     return str(value)

@@ -34,6 +34,25 @@ def is_shown(kind: type) -> bool:
     return kind in (real.time, real.timedelta, real.timezone) or type(kind) in (_AnyDate, _AnyDatetime)
 
 
+def is_plain_time(value: object) -> bool:
+    """Is it of these classes, and not of one that an app derived from them? Showing it then runs no code of the app's."""
+    kind = type(value)
+    if kind is real.timedelta or kind is real.timezone:
+        return kind is real.timedelta or _is_plain_zone(value)
+    if kind is real.time or _is_ours(kind, _AnyDatetime, real.datetime):
+        return value.tzinfo is None or _is_plain_zone(value.tzinfo)  # type: ignore[attr-defined]
+    return _is_ours(kind, _AnyDate, real.date)
+
+
+def _is_ours(kind: type, made_by: type, base: type) -> bool:
+    return kind is base or (type(kind) is made_by and kind.__base__ is base)
+
+
+def _is_plain_zone(zone: object) -> bool:
+    # The second of its arguments is its name, which may be text of a class of the app's.
+    return type(zone) is real.timezone and all(type(name) is str for name in zone.__getinitargs__()[1:])  # type: ignore[attr-defined]
+
+
 def datetime_members(clock: Clock) -> dict[str, object]:
     """`datetime` for one install. Its classes are subclasses of the real ones, so values of either kind mix freely."""
 

@@ -124,6 +124,13 @@ def test_an_error_that_nobody_awaited_is_logged():
     assert asking.logged == ["fetch failed, and nobody awaited it: no route"]
 
 
+@pytest.mark.parametrize("method", ["get", "delete"])
+def test_such_an_error_names_the_call_as_the_app_wrote_it(method: str):
+    asking = Asking(f"posthog.api.{method}('/api/x')", hook="def onEvent")
+    asking.refuse("no route", "fetch")
+    assert asking.logged == [f"posthog.api.{method} failed, and nobody awaited it: no route"]
+
+
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
