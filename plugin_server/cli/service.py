@@ -36,7 +36,6 @@ from plugin_server.eventlog.embedded import EmbeddedEventLog
 from plugin_server.eventlog.kafka import KafkaEventLog
 from plugin_server.eventlog.port import EventLog, OutputRecord
 from plugin_server.eventlog.wakeups import Wakeups
-from plugin_server.host_api.calls import HostApi
 from plugin_server.host_api.effects import RunEffects
 from plugin_server.host_api.logs import LogEntries
 from plugin_server.ingestion.report import IngestionReport
@@ -139,9 +138,8 @@ class Service:
             )
             stack.push_async_callback(calls.close)
             tasks.create_task(calls.prune_cache(), name="prune-cache")
-            host_api = calls.api
             if Role.INGESTION in self._settings.roles:
-                await self._start_ingestion(stack, tasks, event_log, effects, host_api)
+                await self._start_ingestion(stack, tasks, event_log, effects, calls)
             if Role.DELIVERY in self._settings.roles:
                 await self._start_delivery(stack, tasks, effects, calls)
             if Role.JOBS in self._settings.roles:
@@ -157,13 +155,9 @@ class Service:
         tasks: asyncio.TaskGroup,
         event_log: EventLog,
         effects: Effects,
-        host_api: HostApi,
+        calls: HostCalls,
     ) -> None:
-        report = OwnersReport(event_log, self._logs, self._metrics, tasks, effects.settle_setup)
-        stack.push_async_callback(report.drain)
-        pool = self._make_pool(host_api, report)
-        await pool.start()
-        stack.push_async_callback(pool.stop)
+        pool = await self._start_pool(stack, tasks, event_log, effects, calls)
         group = f"{self._settings.consumer_group}-ingestion"
         lanes = IngestionLanes(
             self._settings,
@@ -188,11 +182,7 @@ class Service:
         event_log = self._make_event_log()
         stack.push_async_callback(event_log.stop)
         await self._connect(event_log)
-        report = OwnersReport(event_log, self._logs, self._metrics, tasks, effects.settle_setup)
-        stack.push_async_callback(report.drain)
-        pool = self._make_pool(calls.api, report)
-        await pool.start()
-        stack.push_async_callback(pool.stop)
+        pool = await self._start_pool(stack, tasks, event_log, effects, calls)
         group = f"{self._settings.consumer_group}-delivery"
         lanes = DeliveryLanes(
             self._settings,
@@ -223,11 +213,7 @@ class Service:
         effects: Effects,
         calls: HostCalls,
     ) -> None:
-        report = OwnersReport(event_log, self._logs, self._metrics, tasks, effects.settle_setup)
-        stack.push_async_callback(report.drain)
-        pool = self._make_pool(calls.api, report)
-        await pool.start()
-        stack.push_async_callback(pool.stop)
+        pool = await self._start_pool(stack, tasks, event_log, effects, calls)
         role = JobsRole(
             self._registry, self._database, pool, effects, self._logs, self._metrics, _instance_id(self._settings)
         )
@@ -297,11 +283,20 @@ class Service:
             )
         return EmbeddedEventLog(self._database, settings.data_dir, wakeups=self._wakeups)
 
-    def _make_pool(self, host_api: HostApi, report: OwnersReport) -> SandboxPool:
-        """The sandboxes of one role."""
+    async def _start_pool(
+        self,
+        stack: AsyncExitStack,
+        tasks: asyncio.TaskGroup,
+        event_log: EventLog,
+        effects: Effects,
+        calls: HostCalls,
+    ) -> SandboxPool:
+        """The sandboxes of one role. They end with `stack`, then what is still to be told of them is."""
+        report = OwnersReport(event_log, self._logs, self._metrics, tasks, effects.settle_setup)
+        stack.push_async_callback(report.drain)
         shared = [p.limits.memory_bytes for p in self._registry.projects if p.sandbox.isolation is Isolation.SHARED]
-        return SandboxPool(
-            host_api,
+        pool = SandboxPool(
+            calls.api,
             RunEffects,
             report,
             version("plugin-server"),
@@ -311,6 +306,9 @@ class Service:
             max_sandboxes=self._settings.max_sandboxes,
             shared_memory_bytes=max(shared, default=None),
         )
+        await pool.start()
+        stack.push_async_callback(pool.stop)
+        return pool
 
     async def _serve_http(self, stack: AsyncExitStack, event_log: EventLog) -> None:
         settings = self._settings
