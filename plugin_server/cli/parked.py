@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import orjson
@@ -17,37 +14,38 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
-from sqlalchemy import ColumnElement, and_, delete, func, inspect, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, true, update
 
-from plugin_server.database.engine import SQLITE_FILE_NAME, Database, sqlite_url
-from plugin_server.database.errors import database_errors
+from plugin_server.cli.beside_server import (
+    CONTROL,
+    ERROR_CHARACTERS,
+    SHOWN,
+    ConfigOption,
+    IdOption,
+    InstallOption,
+    JsonOption,
+    ProjectOption,
+    iso,
+    open_database,
+    read_settings,
+    run,
+)
 from plugin_server.database.tables import parked
-from plugin_server.model.errors import ConfigurationError, PluginServerError
+from plugin_server.model.errors import PluginServerError
 from plugin_server.registry.registry import load_registry
-from plugin_server.settings import Settings, load_settings
+from plugin_server.settings import Settings
 
-_SHOWN: Final = 50
 _WIDTH: Final = 240
 """Of tables that are written to a file"""
-_ERROR_CHARACTERS: Final = 120
 _IDS_PER_STATEMENT: Final = 500
-_CONTROL: Final = dict.fromkeys((*range(32), *range(127, 160)), "�")
-"""What could move the cursor: errors are apps' text"""
+_HOLDS: Final = "parked deliveries"
 
 app = typer.Typer(
     help="Deliveries that wait for their destination: look at them, try them now, or give them up.",
     no_args_is_help=True,
 )
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings; environment variables PLUGIN_SERVER_* go before it."),
-]
-ProjectOption = Annotated[int | None, typer.Option("--project", help="Only those of the project with this id.")]
-InstallOption = Annotated[int | None, typer.Option("--install", help="Only those of the install with this id.")]
 HookOption = Annotated[str | None, typer.Option("--hook", help="Only those of this hook, such as onEvent.")]
-IdOption = Annotated[list[str] | None, typer.Option("--id", help="Only the one with this id; may be repeated.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="So many at most, those that wait longest.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")]
 
 
 class Filters(NamedTuple):
@@ -84,9 +82,9 @@ def list_parked(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is parked, by install, and the deliveries that have waited longest."""
-    settings = _settings(config)
+    settings = read_settings(config)
     filters = Filters(project, install, hook, row_id or ())
-    _run(_list(settings, filters, limit or _SHOWN, as_json=as_json))
+    run(_list(settings, filters, limit or SHOWN, as_json=as_json))
 
 
 @app.command("retry")
@@ -101,9 +99,9 @@ def retry_parked(
     as_json: JsonOption = False,
 ) -> None:
     """Make deliveries due now; a running server tries them within seconds, a dead destination's one at a time."""
-    settings = _settings(config)
+    settings = read_settings(config)
     filters = Filters(project, install, hook, row_id or ())
-    _run(_change(settings, filters, limit, drop=False, as_json=as_json))
+    run(_change(settings, filters, limit, drop=False, as_json=as_json))
 
 
 @app.command("drop")
@@ -119,19 +117,19 @@ def drop_parked(
     as_json: JsonOption = False,
 ) -> None:
     """Give deliveries up for good. Asks before it does; those under way are left."""
-    settings = _settings(config)
+    settings = read_settings(config)
     filters = Filters(project, install, hook, row_id or ())
     if not yes:
-        rows, events = _run(_count(settings, filters, limit))
+        rows, events = run(_count(settings, filters, limit))
         if not typer.confirm(f"Give up {rows} deliveries of {events} events for good?", err=True):
             raise typer.Exit(1)
-    _run(_change(settings, filters, limit, drop=True, as_json=as_json))
+    run(_change(settings, filters, limit, drop=True, as_json=as_json))
 
 
 async def _list(settings: Settings, filters: Filters, limit: int, *, as_json: bool) -> None:
     columns = parked.c
     shown = [column for column in columns if column.name != "body"]
-    async with _open(settings) as database, database.read() as connection:
+    async with open_database(settings, parked, holds=_HOLDS) as database, database.read() as connection:
         totals = (
             await connection.execute(
                 select(
@@ -181,7 +179,7 @@ async def _list(settings: Settings, filters: Filters, limit: int, *, as_json: bo
             str(row["attempts"]),
             _time(row["created_at_ms"]),
             "under way" if under_way else _due(row["next_try_at_ms"]),
-            Text(row["error"][:_ERROR_CHARACTERS].translate(_CONTROL)),
+            Text(row["error"][:ERROR_CHARACTERS].translate(CONTROL)),
         )
     console.print(table)
     total = sum(row[3] for row in totals)
@@ -190,7 +188,7 @@ async def _list(settings: Settings, filters: Filters, limit: int, *, as_json: bo
 
 
 async def _count(settings: Settings, filters: Filters, limit: int | None) -> tuple[int, int]:
-    async with _open(settings) as database, database.read() as connection:
+    async with open_database(settings, parked, holds=_HOLDS) as database, database.read() as connection:
         oldest = select(parked.c.events).where(filters.condition()).order_by(parked.c.created_at_ms).limit(limit)
         query = select(func.count(), func.sum(oldest.subquery().c.events))
         count, events = (await connection.execute(query)).one()
@@ -199,7 +197,7 @@ async def _count(settings: Settings, filters: Filters, limit: int | None) -> tup
 
 async def _change(settings: Settings, filters: Filters, limit: int | None, *, drop: bool, as_json: bool) -> None:
     columns = parked.c
-    async with _open(settings) as database, database.write() as connection:
+    async with open_database(settings, parked, holds=_HOLDS) as database, database.write() as connection:
         idle = and_(filters.condition(), columns.claimed_until_ms <= _now_ms())
         query = select(columns.id, columns.events).where(idle).order_by(columns.created_at_ms).limit(limit)
         if not database.is_sqlite:
@@ -226,25 +224,6 @@ async def _change(settings: Settings, filters: Filters, limit: int | None, *, dr
     typer.echo(f"{len(ids)} deliveries of {events} events are {verb}; {left} are under way and were left alone.")
 
 
-@asynccontextmanager
-async def _open(settings: Settings) -> Any:
-    """The server's database. Raises ConfigurationError where there is none, DatabaseUnavailable."""
-    if settings.database_url is None and not (settings.data_dir / SQLITE_FILE_NAME).exists():
-        raise ConfigurationError(
-            f"there is no database in {settings.data_dir}: name the same --config, PLUGIN_SERVER_DATA_DIR or "
-            "PLUGIN_SERVER_DATABASE_URL here as the server has"
-        )
-    database = Database(settings.database_url or sqlite_url(settings.data_dir))
-    try:
-        with database_errors("cannot work on parked deliveries"):
-            async with database.read() as connection:
-                if not await connection.run_sync(lambda sync: inspect(sync).has_table(parked.name)):
-                    raise ConfigurationError("the database has no table of parked deliveries: start the server once")
-            yield database
-    finally:
-        await database.close()
-
-
 def _as_json(row: Any) -> dict[str, Any]:
     return {
         "id": row["id"],
@@ -255,8 +234,8 @@ def _as_json(row: Any) -> dict[str, Any]:
         "events": row["events"],
         "bytes": row["bytes"],
         "attempts": row["attempts"],
-        "parked_at": _iso(row["created_at_ms"]),
-        "next_try_at": _iso(row["next_try_at_ms"]),
+        "parked_at": iso(row["created_at_ms"]),
+        "next_try_at": iso(row["next_try_at_ms"]),
         "under_way": row["claimed_until_ms"] > _now_ms(),
         "error": row["error"],
     }
@@ -273,31 +252,8 @@ def _labels(settings: Settings) -> dict[int, str]:
     return {install.id: install.label for project in registry.projects for install in project.installs}
 
 
-def _settings(config: Path | None) -> Settings:
-    try:
-        return load_settings(config)
-    except PluginServerError as error:
-        raise _failure(error) from None
-
-
-def _run(work: Any) -> Any:
-    try:
-        return asyncio.run(work)
-    except PluginServerError as error:
-        raise _failure(error) from None
-
-
-def _failure(error: PluginServerError) -> typer.Exit:
-    typer.secho(str(error), fg=typer.colors.RED, err=True)
-    return typer.Exit(2)
-
-
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _iso(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _time(time_ms: int) -> str:
