@@ -9,7 +9,12 @@ from sandbox.modules.times import is_plain_time
 _DEPTH: Final = 100
 _SCALARS: Final = frozenset({int, float, complex, bool, type(None), type(...)})
 _TEXTS: Final = frozenset({str, bytes})
-_BRACKETS: Final[dict[type, tuple[str, str]]] = {list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), frozenset: ("frozenset({", "})")}
+_BRACKETS: Final[dict[type, tuple[str, str]]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    frozenset: ("frozenset({", "})"),
+}
 
 
 class _Full(Exception):
