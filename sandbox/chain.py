@@ -76,20 +76,29 @@ class Chain:
         self._all_succeeded = stamps([app.label for app, *_ in self._steps], [])
 
     def run(
-        self, event: dict[str, Any], raw: bytes, effects: Effects, failed_before: dict[int, Failure], mode: Mode
+        self,
+        event: dict[str, Any],
+        raw: bytes,
+        effects: Effects,
+        failed_before: dict[int, Failure],
+        mode: Mode,
+        *,
+        is_snapshot: bool | None = None,
     ) -> Generator[HostCall, None, Result]:
         """Run the chain; yields the host calls that a hook waits for, and returns the event's row and blobs.
 
-        `event` is `raw` opened; a snapshot is run through no app, and is not stamped. Installs in `failed_before` are not called: they failed this event in a sandbox that
-        had to be killed. From the first app on, the page names the app that ran last until the caller calls
-        `page.leave()`: encoding an app's values and freeing them can kill the process as well as its code can.
+        `event` is `raw` opened; a snapshot is run through no app, and is not stamped (`is_snapshot` None: as its name
+        says). Installs in `failed_before` are not called: they failed this event in a sandbox that had to be killed. From
+        the first app on, the page names the app that ran last until the caller calls `page.leave()`: encoding an app's
+        values and freeing them can kill the process as well as its code can.
         """
         page, sequence = self._page, effects.sequence
         uuid, team_id, now = event["uuid"], event["team_id"], event.get("now", "")
         encoded: bytes | None = None
         failures: list[tuple[App, Failure]] = []
         steps: list[tuple[int, bytes]] = [(0, orjson.dumps(event))] if mode.trace else []
-        is_snapshot = event["event"] == SNAPSHOT
+        if is_snapshot is None:
+            is_snapshot = event["event"] == SNAPSHOT
         for app, hook, meta, number in () if is_snapshot else self._steps:
             if failed_before and app.id in failed_before:
                 self._fail(app, number, failed_before[app.id], failures, effects)

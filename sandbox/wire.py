@@ -37,9 +37,11 @@ class FrameKind(IntEnum):
     apps' clock stands}; the blob holds the attachments' bytes. A sandbox may have several chains."""
     RUN = 2
     """{"chain", "first": sequence number of the first event, "lengths": [bytes of each event in the blob],
-    "failed": {"<sequence>": {"<install>": failure}}, "trace": bool, "whole": bool, "keys": null | [text]}.
+    "failed": {"<sequence>": {"<install>": failure}}, "trace": bool, "whole": bool, "keys": null | [text],
+    "snapshots": null | [null | bool]}.
     `failed` installs are not called. With `keys`, the events in the blob are events, not envelopes, and these are the
-    distinct ids whose order they keep. `whole` asks for the events themselves, not for the fields of the output."""
+    distinct ids whose order they keep; `snapshots` says which of them came in as snapshots, null that its name does.
+    `whole` asks for the events themselves, not for the fields of the output."""
     REPLY = 3
     """[call id, true, value] or [call id, false, message, kind], kind one of REPLY_ERRORS"""
     CANCEL = 4

@@ -59,7 +59,18 @@ class EventRun:
 
     keeps_memory: Final = False
 
-    __slots__ = ("_chain", "_event", "_mode", "_raw", "failed_before", "finish", "key", "limits", "sequence")
+    __slots__ = (
+        "_chain",
+        "_event",
+        "_mode",
+        "_raw",
+        "failed_before",
+        "finish",
+        "is_snapshot",
+        "key",
+        "limits",
+        "sequence",
+    )
 
     def __init__(
         self,
@@ -75,6 +86,7 @@ class EventRun:
         self.sequence = sequence
         self.limits = loaded.limits
         self.key: str | None = event["distinct_id"]
+        self.is_snapshot: bool | None = None
         self.failed_before: dict[int, Failure] = _NO_FAILURES
         self.finish = finish
         self._chain = chain
@@ -85,9 +97,8 @@ class EventRun:
     def begin(self, effects: Effects) -> Generator[HostCall, None, Result]:
         # The generator alone holds the event, so that what apps put into it is freed while the page names one of them.
         event, self._event = self._event, None
-        return self._chain.run(
-            event or self._chain.open(self._raw, self._mode), self._raw, effects, self.failed_before, self._mode
-        )
+        event = event or self._chain.open(self._raw, self._mode)
+        return self._chain.run(event, self._raw, effects, self.failed_before, self._mode, is_snapshot=self.is_snapshot)
 
     def without(self, install: int, failure: Failure) -> EventRun:
         self.failed_before = {**self.failed_before, install: failure}
@@ -221,7 +232,7 @@ class Worker:
 
     def _run_batch(self, head: dict[str, Any], blob: bytes) -> None:
         loaded = self._chains[head["chain"]]
-        chain, failed, keys = loaded.chain, head["failed"], head["keys"]
+        chain, failed, keys, snapshots = loaded.chain, head["failed"], head["keys"], head["snapshots"]
         mode = Mode(head["trace"], head["whole"], keys is not None)
         submit, finish = self._scheduler.submit, self._finish_event
         sequence, start = head["first"], 0
@@ -235,6 +246,8 @@ class Worker:
             else:
                 if keys is not None:
                     run.key = keys[place]
+                if snapshots is not None:
+                    run.is_snapshot = snapshots[place]
                 if len(self._chains) > 1:
                     run.key = f"{head['chain']}:{run.key}"
                 if failed:

@@ -234,6 +234,7 @@ class Chain:
             "trace": trace,
             "whole": self.whole,
             "keys": [work.key for work in works] if self.opened else None,
+            "snapshots": [work.is_snapshot for work in works] if self.opened else None,
         }
         return orjson.dumps(head), b"".join(values)
 

@@ -170,6 +170,8 @@ class _Segment:
 
     def submit(self, passages: Sequence[tuple[Passage, bytes]]) -> None:
         works = [Work(passage, raw, self, passage.key, self._left_out(passage)) for passage, raw in passages]
+        for work in works:
+            work.is_snapshot = work.item.is_snapshot
         self._place.sandbox.submit(self._place.chain, works)
 
     def _left_out(self, passage: Passage) -> dict[int, HookFailure] | None:

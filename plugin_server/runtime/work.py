@@ -68,7 +68,7 @@ class ResultSink(Protocol[ItemT_contra]):
 class Work(Generic[ItemT]):
     """One event on its way through a chain. `key` says which events keep their order among several sandboxes."""
 
-    __slots__ = ("called", "chain", "crashes", "failed", "item", "key", "raw", "sink")
+    __slots__ = ("called", "chain", "crashes", "failed", "is_snapshot", "item", "key", "raw", "sink")
 
     def __init__(
         self,
@@ -86,6 +86,8 @@ class Work(Generic[ItemT]):
         """The chain whose sandbox it is in"""
         self.failed = failed
         """Installs that must not be called again for this event, since a sandbox was killed over them"""
+        self.is_snapshot: bool | None = None
+        """Of an event that is opened: did it come in as a snapshot, whatever apps made of it since? None: as its name says"""
         self.crashes = 0
         """Deaths with nobody to blame in which it was a suspect (InFlight.suspects)"""
         self.called = False

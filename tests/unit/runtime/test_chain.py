@@ -124,6 +124,7 @@ def test_run_says_what_failed_before_and_where_each_event_ends():
         "trace": True,
         "whole": False,
         "keys": None,
+        "snapshots": None,
     }
     assert blob == b"accc"
 

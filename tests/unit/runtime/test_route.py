@@ -371,6 +371,16 @@ def test_a_snapshot_is_not_stamped_as_no_app_runs_on_it():
     assert bench.properties() == {"n": 1}
 
 
+def test_what_an_app_renames_to_a_snapshot_is_none_to_the_apps_after_it():
+    bench = Bench()
+    bench.submit(envelope(1), envelope(2, event="$snapshot"))
+    assert [work.is_snapshot for work in bench.sandboxes[0].works] == [False, True]
+    bench.sandboxes[0].answer(*(whole(work.raw, event="$snapshot") for work in bench.sandboxes[0].works))
+    assert [work.is_snapshot for work in bench.sandboxes[1].works] == [False, True]
+    head, _ = bench.chains[1].run_frame(1, bench.sandboxes[1].works, trace=False)
+    assert orjson.loads(head)["snapshots"] == [False, True]
+
+
 def test_events_whose_sink_has_closed_go_no_further():
     bench = Bench()
     closing = Sink()

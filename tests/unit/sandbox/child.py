@@ -93,7 +93,11 @@ class Child:
         """Events as (name, distinct_id, number) or as they are on the wire."""
         raws = [event if isinstance(event, bytes) else raw_event(*event) for event in events]
         head = {"chain": chain, "first": first, "lengths": list(map(len, raws)), "failed": {}}
-        self.send(FrameKind.RUN, head | {"trace": False, "whole": False, "keys": None} | options, b"".join(raws))
+        self.send(
+            FrameKind.RUN,
+            head | {"trace": False, "whole": False, "keys": None, "snapshots": None} | options,
+            b"".join(raws),
+        )
 
     def invoke(
         self,

@@ -620,3 +620,11 @@ def test_no_code_of_an_app_that_is_given_up_runs_while_nobody_is_to_blame():
     assert child.order == [1]
     assert seen
     assert set(seen) == {(True, 1)}
+
+
+def test_whether_an_opened_event_is_a_snapshot_is_what_the_host_says_or_else_its_name():
+    child = Child("def processEvent(event, meta):\n    event['properties']['ran'] = True\n    return event\n")
+    names = ("$snapshot", "$snapshot", "$snapshot", "x")
+    events = [opened_event(name, "ada", number) for number, name in enumerate(names)]
+    child.run(*events, keys=["ada"] * 4, snapshots=[False, True, None, None])
+    assert ["ran" in properties for _, properties in child.results] == [True, False, False, True]
