@@ -38,13 +38,13 @@ class DeliveredMarks:
         """Another worker has the lane: what was refused is its to deliver"""
 
     async def load(self, database: Database) -> None:
-        """Read those at or beyond the lane's position. Raises DatabaseUnavailable."""
-        table = delivered
-        query = select(table.c.offset, table.c.install_id, table.c.hook).where(
-            self._fence.key.matches(table), table.c.offset >= self._log.position.next
-        )
+        """Read those at or beyond the lane's position, and remove the others. Raises DatabaseUnavailable."""
+        table, committed = delivered, self._log.position.next
+        mine = self._fence.key.matches(table)
+        query = select(table.c.offset, table.c.install_id, table.c.hook).where(mine)
         with database_errors("cannot read delivered marks"):
-            async with database.read() as connection:
+            async with database.write() as connection:
+                await connection.execute(delete(table).where(mine, table.c.offset < committed))
                 self._loaded = {(offset, install, hook) for offset, install, hook in await connection.execute(query)}
 
     def has(self, offset: int, install_id: int, hook: str) -> bool:

@@ -36,12 +36,16 @@ class RecordedResults:
         self._trimmed = -1
 
     async def load(self, database: Database) -> Mapping[int, list[OutputRecord]]:
-        """By offset, what was recorded and not committed to the log before this lane was acquired. Raises DatabaseUnavailable."""
-        table = recorded_results
-        query = select(table.c.offset, table.c.records).where(self._fence.key.matches(table))
+        """By offset, what was recorded and not committed to the log before this lane was acquired. Raises DatabaseUnavailable.
+
+        What the log has is removed, so that the last rows of each life of a lane do not stay.
+        """
+        table, committed = recorded_results, self._log.position.next
+        mine = self._fence.key.matches(table)
         with database_errors("cannot read recorded results"):
-            async with database.read() as connection:
-                rows = await connection.execute(query.where(table.c.offset >= self._log.position.next))
+            async with database.write() as connection:
+                await connection.execute(delete(table).where(mine, table.c.offset < committed))
+                rows = await connection.execute(select(table.c.offset, table.c.records).where(mine))
                 return {offset: decode_records(records) for offset, records in rows}
 
     async def complete(self, connection: AsyncConnection, tokens: Sequence[RecordedResult]) -> Collection[Any]:

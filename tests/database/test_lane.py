@@ -9,7 +9,8 @@ import pytest
 
 from plugin_server.database.engine import Database
 from plugin_server.database.migrate import migrate
-from plugin_server.database.tables import jobs, recorded_results, storage
+from plugin_server.database.tables import delivered, jobs, recorded_results, storage
+from plugin_server.delivery.marks import DeliveredMarks, Mark
 from plugin_server.eventlog.port import Position
 from plugin_server.host_api.commit import Outcome
 from plugin_server.host_api.effects import JobRequest
@@ -84,6 +85,25 @@ async def test_events_with_effects_are_recorded_until_the_log_has_them(url):
         assert len(await rows(worker.database, jobs)) == 3
         assert [row.offset for row in await rows(worker.database, recorded_results)] == [2]
         await stage.stop()
+        await stage.acquire()
+        assert await rows(worker.database, recorded_results) == []
+        await stage.stop()
+
+
+async def test_marks_of_deliveries_go_when_a_lane_is_acquired_beyond_them(url):
+    async with working(url) as [worker]:
+        log = MemoryLaneLog(partition(5))
+        other = DeliveredMarks(await draw_epoch(worker.database, LANE._replace(partition=1)), log)
+        mine = DeliveredMarks(await draw_epoch(worker.database, LANE), log)
+        for marks in (other, mine):
+            async with worker.database.write() as connection:
+                assert not await marks.complete(connection, [Mark((0, 1, 2), 39, "onEvent")])
+        log.position = Position(2)
+        again = DeliveredMarks(await draw_epoch(worker.database, LANE), log)
+        await again.load(worker.database)
+        assert [again.has(offset, 39, "onEvent") for offset in range(4)] == [False, False, True, False]
+        left = [(row.partition, row.offset) for row in await rows(worker.database, delivered)]
+        assert sorted(left) == [(0, 2), (1, 0), (1, 1), (1, 2)]
 
 
 async def test_after_a_crash_between_the_commits_the_record_leaves_and_the_counter_counts_once(url):
