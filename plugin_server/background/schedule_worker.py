@@ -12,11 +12,10 @@ import structlog
 from plugin_server.background.run_job import failed_call, root_uuid
 from plugin_server.background.schedule_store import LEASE_MS, DueTask, ScheduleStore, Ticked
 from plugin_server.background.ticks import next_run_ms, retry_ms, tick_of
-from plugin_server.host_api.captures import Parent
+from plugin_server.host_api.captures import new_root
 from plugin_server.host_api.commit import Outcome
 from plugin_server.host_api.invoke import Called, Invoker
 from plugin_server.model.errors import HookMissing, Transient
-from plugin_server.model.lineage import Lineage
 from plugin_server.model.origin import Origin
 from plugin_server.model.project import Project
 from plugin_server.runtime.replies import LogLine
@@ -136,16 +135,7 @@ class ScheduleWorker:
     async def _run_tick(self, project: Project, due: DueTask) -> None:
         tick = f"tick-{due.install_id}-{due.task}-{tick_of(due.task, due.run_at_ms)}"
         origin = Origin(tick, root_uuid(tick), due.task)
-        policy = project.loop_policy
-        parent = Parent(
-            uuid=origin.parent_uuid,
-            source=origin.source,
-            lineage=Lineage(origin.parent_uuid, 0, (), policy.max_events_per_root),
-            malformed_lineage=False,
-            share=policy.max_events_per_root,
-            hook=due.task,
-            is_root=True,
-        )
+        parent = new_root(origin, project)
         called: Called | None = None
         while True:
             called, there = await self._call(project, due, origin, called)

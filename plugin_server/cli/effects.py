@@ -14,7 +14,7 @@ from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
 from plugin_server.eventlog.port import EventLog
 from plugin_server.host_api.app_metrics import AppMetrics
-from plugin_server.host_api.captures import Captures, CutNotice, Parent
+from plugin_server.host_api.captures import Captures, CutNotice, new_root
 from plugin_server.host_api.commit import Committer, read_stored
 from plugin_server.host_api.effects import RunEffects
 from plugin_server.host_api.ledger import Ledger
@@ -23,7 +23,6 @@ from plugin_server.host_api.outbox import Outbox
 from plugin_server.host_api.storage_values import Key, Stored
 from plugin_server.metrics import Metrics
 from plugin_server.model.errors import Transient
-from plugin_server.model.lineage import Lineage
 from plugin_server.model.project import Project
 from plugin_server.outputs.topics import Topics
 from plugin_server.runtime.work import InvocationResult
@@ -93,18 +92,7 @@ class Effects:
         # What it read may have changed since; it is a set-up, and the next hook sees whatever is there by then.
         effects.storage.reads.clear()
         effects.storage.increments.clear()
-        origin = effects.origin
-        share = project.loop_policy.max_events_per_root
-        parent = Parent(
-            origin.parent_uuid,
-            origin.source,
-            Lineage(origin.parent_uuid, 0, (), share),
-            malformed_lineage=False,
-            share=share,
-            hook=origin.hook,
-            is_root=True,
-        )
-        applied = self.captures.apply(project, parent, result.captures, effects)
+        applied = self.captures.apply(project, new_root(effects.origin, project), result.captures, effects)
         self.note_cuts(project, applied.cuts)
         records = [*applied.records, *self._logs.records(project, applied.logs, datetime.now(UTC))]
         commitment = self.committer.add(effects.storage, jobs=applied.jobs, outbox=records, always=True)

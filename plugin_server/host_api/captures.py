@@ -16,6 +16,7 @@ from plugin_server.model.ids import capture_uuid, job_id
 from plugin_server.model.job import NewJob
 from plugin_server.model.lineage import LINEAGE_HEADER, Lineage
 from plugin_server.model.loop_guard import CutReason, LoopVerdict, judge_captures
+from plugin_server.model.origin import Origin
 from plugin_server.model.outcome import DeadLetter, DeadLetterReason
 from plugin_server.model.project import Project
 from plugin_server.model.token_bucket import TokenBucket
@@ -49,6 +50,21 @@ class Parent:
     hook: str = "processEvent"
     is_root: bool = False
     link: int | None = None
+
+
+def new_root(origin: Origin, project: Project, link: int | None = None) -> Parent:
+    """Of a run that no event is behind: a tick, a setupPlugin, a job that a person started. Each capture is a root."""
+    share = project.loop_policy.max_events_per_root
+    return Parent(
+        origin.parent_uuid,
+        origin.source,
+        Lineage(origin.parent_uuid, budget=share),
+        malformed_lineage=False,
+        share=share,
+        hook=origin.hook,
+        is_root=True,
+        link=link,
+    )
 
 
 @dataclass(frozen=True, slots=True)

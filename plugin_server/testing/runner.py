@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from plugin_server.delivery.webhook import COMPOSE_WEBHOOK, read_webhook
-from plugin_server.host_api.captures import Parent
+from plugin_server.host_api.captures import Parent, new_root
 from plugin_server.model.errors import AppError, FetchFailed, FetchRefused
 from plugin_server.model.lineage import Lineage
 from plugin_server.model.loop_guard import split_budget
@@ -35,7 +35,6 @@ from plugin_server.testing.settlement import (
     StartedJob,
     Unsettled,
     log_lines,
-    new_root,
     parent_of,
 )
 from sandbox.wire import JOB_PREFIX, EventOutcome

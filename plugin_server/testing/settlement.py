@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +15,6 @@ from plugin_server.host_api.effects import JobRequest
 from plugin_server.model.job import NewJob
 from plugin_server.model.lineage import LINEAGE_HEADER, Lineage, parse_lineage
 from plugin_server.model.origin import Origin
-from plugin_server.model.project import Project
 from plugin_server.runtime.replies import Capture, LogLine
 from plugin_server.testing.host import HarnessEffects
 from plugin_server.testing.memory import MemoryStorage
@@ -100,13 +99,6 @@ class Settlement:
 
 def parent_of(origin: Origin, lineage: Lineage, share: int) -> Parent:
     return Parent(origin.parent_uuid, origin.source, lineage, malformed_lineage=False, share=share, hook=origin.hook)
-
-
-def new_root(origin: Origin, project: Project, link: int | None) -> Parent:
-    """Of what no event is behind: each capture is a root of its own."""
-    share = project.loop_policy.max_events_per_root
-    parent = parent_of(origin, Lineage(origin.parent_uuid, budget=share), share)
-    return replace(parent, is_root=True, link=link)
 
 
 def _described(entry: StartedJob) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plugin_server.host_api.captures import new_root
 from plugin_server.host_api.effects import JobRequest
 from plugin_server.model.lineage import Lineage
 from plugin_server.model.origin import Origin
@@ -11,7 +12,7 @@ from plugin_server.runtime.replies import Capture
 from plugin_server.testing.host import HarnessEffects
 from plugin_server.testing.memory import MemoryStorage
 from plugin_server.testing.run import Run
-from plugin_server.testing.settlement import Settlement, new_root, parent_of
+from plugin_server.testing.settlement import Settlement, parent_of
 
 PROJECT = Project(
     7, "p", "phc_p", (Install(1, App("A", "0", "main.py", "", {}), 1, {}),), LoopPolicy(max_events_per_root=9)
