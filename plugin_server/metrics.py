@@ -62,12 +62,14 @@ class Metrics:
         )
         self.lanes_running = Gauge(
             "plugin_server_lanes_running",
-            "Lanes that this worker owns and runs. Fewer than its share for long: see /_ready.",
+            "Lanes that this worker owns and runs, by role. Fewer than its share for long: see /_ready.",
+            ["role"],
             registry=self.registry,
         )
         self.lane_restarts = Counter(
             "plugin_server_lane_restarts",
-            "Lanes acquired again after an error. Steady growth: the broker or the network is unwell.",
+            "Lanes acquired again after an error, by role. Steady growth: the broker or the network is unwell.",
+            ["role"],
             registry=self.registry,
         )
         self.events_lost = Counter(

@@ -171,8 +171,8 @@ class Service:
             self._logs,
             IngestionReport(self._metrics, self._topics.events, self._hub),
         )
-        supervisor = LaneSupervisor(event_log, lanes.make, self._metrics)
-        self._supervisors["ingestion"] = supervisor
+        supervisor = LaneSupervisor(event_log, lanes.make, self._metrics, Role.INGESTION)
+        self._supervisors[Role.INGESTION] = supervisor
         await event_log.join(group, self._topics.ingestion, supervisor)
         tasks.create_task(supervisor.run(), name="ingestion-lanes")
 
@@ -198,7 +198,7 @@ class Service:
             _instance_id(self._settings),
         )
         stack.push_async_callback(lanes.deliveries.close)
-        supervisor = LaneSupervisor(event_log, lanes.make, self._metrics)
+        supervisor = LaneSupervisor(event_log, lanes.make, self._metrics, Role.DELIVERY)
         self._supervisors[Role.DELIVERY] = supervisor
         self._deliveries = lanes.deliveries
         await event_log.join(group, self._topics.events, supervisor)

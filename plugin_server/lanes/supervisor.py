@@ -34,10 +34,11 @@ MakeLane = Callable[[LaneLog], Awaitable[Lane]]
 class LaneSupervisor:
     """The AssignmentListener of one role. `run` does the work that the callbacks post."""
 
-    def __init__(self, event_log: EventLog, make_lane: MakeLane, metrics: Metrics) -> None:
+    def __init__(self, event_log: EventLog, make_lane: MakeLane, metrics: Metrics, role: str) -> None:
         self._event_log = event_log
         self._make_lane = make_lane
         self._metrics = metrics
+        self._role = role
         self._assigned: frozenset[int] = frozenset()
         self._posted = asyncio.Event()
         self._keepers: dict[int, _LaneKeeper] = {}
@@ -83,7 +84,9 @@ class LaneSupervisor:
         for partition in assigned:
             keeper = self._keepers.get(partition)
             if keeper is None:
-                self._keepers[partition] = _LaneKeeper(partition, self._event_log, self._make_lane, self._metrics)
+                self._keepers[partition] = _LaneKeeper(
+                    partition, self._event_log, self._make_lane, self._metrics, self._role
+                )
             else:
                 keeper.resume()
         _log.info("lanes_assigned", partitions=sorted(assigned), given_up=sorted(keeper.partition for keeper in gone))
@@ -92,12 +95,13 @@ class LaneSupervisor:
 class _LaneKeeper:
     """One partition: acquires its lane, runs it, and begins again when it fails."""
 
-    def __init__(self, partition: int, event_log: EventLog, make_lane: MakeLane, metrics: Metrics) -> None:
+    def __init__(self, partition: int, event_log: EventLog, make_lane: MakeLane, metrics: Metrics, role: str) -> None:
         self.partition = partition
         self.trouble: str | None = "being acquired"
         self._event_log = event_log
         self._make_lane = make_lane
         self._metrics = metrics
+        self._role = role
         self._lane: Lane | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._life = 0
@@ -182,8 +186,10 @@ class _LaneKeeper:
 
     def _note(self, error: BaseException, backoff: float) -> None:
         self.trouble = f"{type(error).__name__}: {error}"
-        self._metrics.lane_restarts.inc()
-        _log.warning("lane_restarts", partition=self.partition, error=self.trouble, retry_seconds=backoff)
+        self._metrics.lane_restarts.labels(self._role).inc()
+        _log.warning(
+            "lane_restarts", role=self._role, partition=self.partition, error=self.trouble, retry_seconds=backoff
+        )
 
     async def _live(self) -> None:
         log = await self._event_log.open_lane(self.partition)
@@ -191,7 +197,7 @@ class _LaneKeeper:
             lane = await self._make_lane(log)
             self._lane = lane
             self.trouble = None
-            with self._metrics.lanes_running.track_inprogress():
+            with self._metrics.lanes_running.labels(self._role).track_inprogress():
                 await lane.run()
         finally:
             self._lane = None

@@ -78,7 +78,7 @@ async def until_shared(*servers: Server) -> None:
     """Until each runs lanes, and together they run all."""
 
     async def shared() -> bool:
-        lanes = [await server.metric("plugin_server_lanes_running") for server in servers]
+        lanes = [await server.metric("plugin_server_lanes_running", role="ingestion") for server in servers]
         return all(lanes) and sum(lanes) == PARTITIONS
 
     await until(shared, "the workers share the partitions")
@@ -86,7 +86,7 @@ async def until_shared(*servers: Server) -> None:
 
 async def until_all_lanes_at(server: Server) -> None:
     async def alone() -> bool:
-        return await server.metric("plugin_server_lanes_running") == PARTITIONS
+        return await server.metric("plugin_server_lanes_running", role="ingestion") == PARTITIONS
 
     await until(alone, f"all lanes run at {server.url}\n{server.log_tail()}")
 

@@ -226,7 +226,7 @@ async def test_events_sent_over_http_come_out_and_are_counted(
         assert await server.metric("plugin_server_events_emitted_total") == 22
         assert await server.metric("plugin_server_captures_total") == 2
         assert await server.metric("plugin_server_http_captured_total") == 20
-        assert await server.metric("plugin_server_lanes_running") == 4
+        assert await server.metric("plugin_server_lanes_running", role="ingestion") == 4
         assert await server.metric("plugin_server_flush_seconds_count") >= 1
 
 

@@ -14,6 +14,7 @@ from plugin_server.metrics import Metrics
 from plugin_server.model.errors import EventLogUnavailable, LaneFenced
 
 REAL_SLEEP = asyncio.sleep
+ROLE = {"role": "ingestion"}
 
 
 class Log:
@@ -62,7 +63,7 @@ class Bench:
         self.lanes: list[Lane] = []
         self.faults: list[Exception] = []
         self.metrics = Metrics()
-        self.supervisor = LaneSupervisor(self, self.make, self.metrics)  # type: ignore[arg-type]
+        self.supervisor = LaneSupervisor(self, self.make, self.metrics, "ingestion")  # type: ignore[arg-type]
 
     async def open_lane(self, partition: int) -> Log:
         if self.faults:
@@ -126,8 +127,8 @@ async def test_a_lane_that_fails_is_acquired_again(bench, fault):
     assert bench.lanes[0].log.closed
     assert bench.open() == [0]
     assert bench.supervisor.not_ready() is None
-    assert bench.metrics.registry.get_sample_value("plugin_server_lane_restarts_total") == 1
-    assert bench.metrics.registry.get_sample_value("plugin_server_lanes_running") == 1
+    assert bench.metrics.registry.get_sample_value("plugin_server_lane_restarts_total", ROLE) == 1
+    assert bench.metrics.registry.get_sample_value("plugin_server_lanes_running", ROLE) == 1
 
 
 async def test_a_partition_that_cannot_be_acquired_is_tried_again(bench):
