@@ -17,7 +17,7 @@ PIP_INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --quiet -
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 ## Environment ------------------------------------------------------------------------------------------------
 
@@ -109,6 +109,14 @@ bench: venv ## Measure the throughput of the whole worker against real Kafka
 .PHONY: bench-sandbox
 bench-sandbox: venv ## Measure what the sandbox costs: language, boundary, start, memory, recovery
 	@$(BIN)/python benchmarks/sandbox.py $(ARGS)
+
+.PHONY: bench-delivery
+bench-delivery: venv ## Measure deliveries per second to a server that takes its time, and memory
+	@$(BIN)/python benchmarks/delivery.py $(ARGS)
+
+.PHONY: bench-jobs
+bench-jobs: venv ## Measure jobs per second of several workers on a real Postgres
+	@$(BIN)/python benchmarks/jobs.py $(ARGS)
 
 ## The image --------------------------------------------------------------------------------------------------
 
