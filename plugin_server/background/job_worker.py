@@ -148,6 +148,10 @@ class JobWorker:
         if not places:
             return 0
         claimed = await self._store.claim(places, now_ms)
+        if self._draining:
+            self._to_release.update(job.id for job in claimed)
+            await self._release_returned()
+            return 0
         found = Counter(job.install_id for job in claimed)
         for install_id, wanted in places.items():
             due = self._due.get(install_id)

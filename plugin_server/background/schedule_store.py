@@ -5,7 +5,7 @@ So no two tasks of one install run at the same time, on whichever workers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,10 +81,12 @@ class ScheduleStore:
                     statement = insert_into(schedules, is_sqlite=self._database.is_sqlite)
                     await connection.execute(statement.on_conflict_do_nothing(), new)
 
-    async def claim(self, known: Collection[int], places: int, now_ms: int) -> Mapping[int, list[DueTask]]:
+    async def claim(
+        self, known: Collection[int], places: int, now_ms: int, busy: Container[int] = ()
+    ) -> Mapping[int, list[DueTask]]:
         """Hold installs with due tasks, at most so many; their due tasks, oldest first. Raises DatabaseUnavailable.
 
-        Only `known` projects: others are another worker's.
+        Only of `known` projects: others are another worker's. None of the `busy` installs, which this worker has in hand.
         """
         columns = schedules.c
         due = (
@@ -96,7 +98,8 @@ class ScheduleStore:
         with database_errors("cannot claim schedules"):
             async with self._database.read() as connection:
                 found = (await connection.execute(due)).all()
-            wanted = list(dict.fromkeys(install for install, project in found if project in known))[:places]
+            mine = (install for install, project in found if project in known and install not in busy)
+            wanted = list(dict.fromkeys(mine))[:places]
             if not wanted:
                 return {}
             async with self._database.write() as connection:

@@ -99,11 +99,14 @@ class ScheduleWorker:
         places = INSTALLS_AT_ONCE - len(self._running)
         if places <= 0:
             return 0
-        held = await self._store.claim(self._known.keys(), places, self._now_ms())
+        # One that is just being given back is free in the database, and nobody would run it once it is held again.
+        held = await self._store.claim(self._known.keys(), places, self._now_ms(), self._running)
+        if self._draining.is_set():
+            await self._store.release(held.keys())
+            return 0
         for install_id, tasks in held.items():
-            if install_id not in self._running:
-                task = asyncio.create_task(self._run_install(install_id, tasks), name=f"ticks-{install_id}")
-                self._running[install_id] = task
+            task = asyncio.create_task(self._run_install(install_id, tasks), name=f"ticks-{install_id}")
+            self._running[install_id] = task
         return len(held)
 
     async def _rest(self, seconds: float) -> None:

@@ -411,3 +411,20 @@ async def test_a_job_that_is_found_stale_runs_again_and_is_answered_as_before(da
         assert second.effects.origin == first.effects.origin
         assert await stage.stored("runs") == 11
         assert stage.counts.ran == [1]
+
+
+async def test_jobs_that_were_being_claimed_when_the_worker_was_drained_are_given_back(database_url):
+    hooks = Hooks({1: {"jobs.work": nothing}})
+    async with worker(database_url, hooks) as stage:
+        claim = stage.store.claim
+
+        async def claim_and_drain(*given: Any) -> Any:
+            claimed = await claim(*given)
+            await stage.jobs.drain()
+            return claimed
+
+        stage.store.claim = claim_and_drain
+        await stage.put_jobs(3)
+        await stage.jobs.run()
+        assert hooks.calls == []
+        assert [row.claimed_by for row in await stage.rows()] == [None] * 3

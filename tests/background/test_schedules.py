@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -260,3 +261,49 @@ async def test_a_tick_that_is_found_stale_runs_again_and_is_answered_as_before(d
         assert second.effects.origin == first.effects.origin
         assert await stage.stored("runs") == 11
         assert stage.counts.ticks == [(1, MINUTE)]
+
+
+async def test_what_was_being_claimed_when_the_worker_was_drained_is_given_back(database_url):
+    clock = Clock()
+    hooks = Hooks({1: {MINUTE: nothing}})
+    tenant = project(source=SOURCE)
+    async with (
+        worker(database_url, hooks, tenant, owner="a", clock=clock) as first,
+        worker(database_url, Hooks({1: {MINUTE: nothing}}), tenant, owner="b", clock=clock) as second,
+    ):
+        claim = first.ticks.claim
+
+        async def claim_and_drain(*given: Any) -> Any:
+            held = await claim(*given)
+            await first.schedules.drain()
+            return held
+
+        first.ticks.claim = claim_and_drain
+        await first.schedules.sync()
+        await second.schedules.sync()
+        clock.now += 60
+        assert await first.tick() == 0
+        assert hooks.calls == []
+        assert await second.tick() == 1
+
+
+async def test_an_install_that_is_just_being_given_back_is_not_claimed_and_forgotten(database_url):
+    clock = Clock()
+    hooks = Hooks({1: {MINUTE: nothing}})
+    claimed = []
+    async with worker(database_url, hooks, project(source=SOURCE), clock=clock) as stage:
+        release = stage.ticks.release
+
+        async def release_and_claim(installs: Any) -> None:
+            await release(installs)
+            clock.now += 60
+            claimed.append(await stage.schedules.claim_some())
+
+        await stage.schedules.sync()
+        clock.now += 60
+        stage.ticks.release = release_and_claim
+        assert await stage.tick() == 1
+        stage.ticks.release = release
+        assert claimed == [0]
+        assert await stage.tick() == 1
+        assert len(hooks.calls) == 2
