@@ -53,6 +53,7 @@ _START_BACKOFF_SECONDS: Final = 0.5
 _LAST_START_BACKOFF_SECONDS: Final = 10.0
 _PRUNE_SECONDS: Final = 600.0
 _WATCH_SECONDS: Final = 5.0
+_WITH_SANDBOXES: Final = frozenset({Role.INGESTION, Role.DELIVERY, Role.JOBS})
 SiteMaker = Callable[[web.AppRunner], web.BaseSite]
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +80,8 @@ class Service:
         self._own_api: OwnApi
         self._port: int
         """On which it listens"""
+        self._fork_server = ForkServer(allow_unconfined=settings.allow_unconfined_sandbox)
+        """Of all roles: one for a process"""
         self._stopping = asyncio.Event()
 
     @property
@@ -138,6 +141,9 @@ class Service:
             )
             stack.push_async_callback(calls.close)
             tasks.create_task(calls.prune_cache(), name="prune-cache")
+            if not _WITH_SANDBOXES.isdisjoint(self._settings.roles):
+                await self._fork_server.start()
+                stack.push_async_callback(self._fork_server.stop)
             if Role.INGESTION in self._settings.roles:
                 await self._start_ingestion(stack, tasks, event_log, effects, calls)
             if Role.DELIVERY in self._settings.roles:
@@ -301,7 +307,8 @@ class Service:
             report,
             version("plugin-server"),
             self._settings.record_bytes,
-            fork_server=ForkServer(allow_unconfined=self._settings.allow_unconfined_sandbox),
+            fork_server=self._fork_server,
+            owns_fork_server=False,
             is_traced=lambda: self._hub.following,
             max_sandboxes=self._settings.max_sandboxes,
             shared_memory_bytes=max(shared, default=None),

@@ -52,15 +52,19 @@ class SandboxPool:
         record_bytes: int,
         *,
         fork_server: ForkServer | None = None,
+        owns_fork_server: bool = True,
         is_traced: Callable[[], bool] = lambda: False,
         max_sandboxes: int = 200,
         shared_memory_bytes: int | None = None,
     ) -> None:
         """`max_sandboxes` processes are kept; beyond it, those idle longest are ended.
 
+        A fork server that the pool does not own is started before it and stopped after it by whoever made it.
+
         `shared_memory_bytes` is for the sandbox of the projects that share one; None takes the limit of the first of them.
         """
         self._fork_server = fork_server or ForkServer()
+        self._owns_fork_server = owns_fork_server
         self._report = report
         self._services = SandboxServices(
             self._fork_server.spawn,
@@ -81,7 +85,8 @@ class SandboxPool:
 
     async def start(self) -> None:
         """Start the fork server and the watchdog. Raises SandboxUnavailable, or ConfigurationError without seccomp."""
-        await self._fork_server.start()
+        if self._owns_fork_server:
+            await self._fork_server.start()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(watch(lambda: self.sandboxes), name="sandbox-watchdog"),
@@ -100,7 +105,8 @@ class SandboxPool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(sandbox.close() for sandbox in self.sandboxes))
-        await self._fork_server.stop()
+        if self._owns_fork_server:
+            await self._fork_server.stop()
 
     def submit(self, project: Project, works: Sequence[Work[Any]]) -> None:
         """Run a project's chain on these events; each sink is told of each event once, in any order."""
