@@ -72,7 +72,7 @@ class Deliveries:
         fence = await draw_epoch(self._database, LaneKey(self._group, self._topic, log.partition))
         marks = DeliveredMarks(fence, log)
         await marks.load(self._database)
-        decode = make_decode(self._projects, self._topic, log.partition)
+        decode = make_decode(self._projects, self._topic, log.partition, self._receivers.are_none)
 
         def make_processor(lane: FinishedEvents) -> DeliveryProcessor:
             processor = DeliveryProcessor(

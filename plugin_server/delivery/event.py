@@ -28,6 +28,8 @@ class ProjectLookup(Protocol):
 
     def by_id(self, project_id: int) -> Project | None: ...
 
+    def by_token(self, token: str) -> Project | None: ...
+
 
 @dataclass(slots=True, eq=False)  # not frozen, which would double what it takes to make one
 class DeliveryEvent:
@@ -51,13 +53,24 @@ class DeliveryEvent:
 Decode = Callable[[InputRecord], DeliveryEvent | DeadLetter | None]
 
 
-def make_decode(projects: ProjectLookup, topic: str, partition: int) -> Decode:
-    """The step, for one lane. None for an event of a project that is not here: nobody receives it."""
+def make_decode(
+    projects: ProjectLookup,
+    topic: str,
+    partition: int,
+    concerns_nobody: Callable[[Project], bool] = lambda _project: False,
+) -> Decode:
+    """The step, for one lane. None for an event that nobody receives: its project is not here, or `concerns_nobody` says so.
+
+    The record's key, which begins with the project's token, tells that without its JSON being read.
+    """
 
     def decode(record: InputRecord) -> DeliveryEvent | DeadLetter | None:
-        return decode_event(
-            projects, record.value or b"", record.key, record.headers, f"{topic}-{partition}-{record.offset}"
-        )
+        key = record.key
+        if key is not None:
+            project = projects.by_token(key.partition(b":")[0].decode(errors="replace"))
+            if project is not None and concerns_nobody(project):
+                return None
+        return decode_event(projects, record.value or b"", key, record.headers, f"{topic}-{partition}-{record.offset}")
 
     return decode
 

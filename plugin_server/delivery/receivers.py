@@ -6,7 +6,9 @@ Also those whose setupPlugin fails: what they cannot be given yet is parked, not
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +25,7 @@ from plugin_server.model.project import Install, Project
 _SNAPSHOT: Final = "$snapshot"
 _SNAPSHOT_HOOK: Final = "onSnapshot"
 _EVENT_HOOKS: Final = ("onEvent", EXPORT_EVENTS, COMPOSE_WEBHOOK)
+_WORDS: Final = re.compile(r"on_?event|on_?snapshot|export_?events|compose_?webhook", re.IGNORECASE)
 _FRESH_SECONDS: Final = 1.0
 _BACKOFF_SECONDS: Final = 1.0
 _log = structlog.get_logger(__name__)
@@ -45,6 +48,11 @@ class Receiver:
             for hook in _EVENT_HOOKS
             if hook in self.hooks and not (hook == EXPORT_EVENTS and event_name in self.export.ignored)
         ]
+
+
+def speaks_of_delivery(project: Project) -> bool:
+    """Does the source of any of its apps have the name of a delivery hook in it? Where none does, no sandbox need be asked."""
+    return any(_WORDS.search(unicodedata.normalize("NFKC", install.app.source)) for install in project.installs)
 
 
 @dataclass(slots=True)
@@ -71,9 +79,20 @@ class Receivers:
         self._clock = clock
         self._known: dict[int, _Known] = {}
         self._asked: dict[int, _Asked] = {}
+        self._silent: dict[int, tuple[Project, bool]] = {}
+        """By project's id: whether its apps speak of no delivery hook"""
+
+    def are_none(self, project: Project) -> bool:
+        """Nobody receives the project's events, as its apps' sources tell."""
+        found = self._silent.get(project.id)
+        if found is None or found[0] is not project:
+            found = self._silent[project.id] = (project, not speaks_of_delivery(project))
+        return found[1]
 
     def known(self, project: Project) -> tuple[Receiver, ...] | None:
         """The receivers, as they were about a second ago; None when the apps are not loaded yet: `ask` then."""
+        if self.are_none(project):
+            return ()
         known = self._known.get(project.id)
         if known is None or known.project is not project:
             return None

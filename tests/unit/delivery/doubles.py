@@ -35,7 +35,7 @@ PLAIN = HookFailure(1, "app", "ValueError: no", 3)
 
 
 def install(number: int, **config: Any) -> Install:
-    return Install(number, App(f"App{number}", f"v{number}", "main.py", "", {}), number, config)
+    return Install(number, App(f"App{number}", f"v{number}", "main.py", "# onEvent", {}), number, config)
 
 
 def project_of(*installs: Install, project_id: int = 2) -> Project:

@@ -8,10 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
+from plugin_server.delivery.event import make_decode
 from plugin_server.delivery.processor import DeliveryProcessor
 from plugin_server.delivery.receivers import Receivers
 from plugin_server.eventlog.port import InputRecord
-from plugin_server.model.project import Project
+from plugin_server.model.outcome import DeadLetter
+from plugin_server.model.project import App, Install, Project
+from plugin_server.registry.registry import Registry
 from tests.unit.delivery.doubles import (
     DEAD_LETTERS,
     PLAIN,
@@ -223,3 +226,23 @@ async def test_a_lane_that_is_over_is_told_nothing(stand: Stand) -> None:
     await stand.processor.close()
     await settled()
     assert stand.lane.done == []
+
+
+async def test_events_of_apps_that_speak_of_no_delivery_hook_are_not_even_read():
+    silent = Project(
+        2, "p", "phc_2", (Install(1, App("A", "v", "main.py", "def processEvent(e, m): return e", {}), 1, {}),)
+    )
+    receivers = Receivers(None, lambda: 0.0)  # type: ignore[arg-type] - nobody is asked
+    decode = make_decode(Registry([silent]), "out", 0, receivers.are_none)
+    assert decode(Record(0, b"not JSON", b"phc_2:ada")) is None
+    assert receivers.known(silent) == ()
+    assert isinstance(decode(Record(0, b"not JSON", b"phc_3:ada")), DeadLetter)
+    assert isinstance(decode(Record(0, b"not JSON", None)), DeadLetter)
+
+
+@pytest.mark.parametrize(
+    "source", ["def onEvent(e, m): ...", "async def on_snapshot(e, m): ...", "export_events = f", "ｏnEvent = f"]
+)
+def test_an_app_that_speaks_of_a_delivery_hook_may_receive(source: str):
+    loud = Project(2, "p", "phc_2", (Install(1, App("A", "v", "main.py", source, {}), 1, {}),))
+    assert not Receivers(None, lambda: 0.0).are_none(loud)  # type: ignore[arg-type]
