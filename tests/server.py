@@ -21,7 +21,7 @@ import aiohttp
 import yaml
 
 PLUGIN_SERVER = Path(sys.executable).with_name("plugin-server")
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 180.0
 """A bound on failures, far beyond what anything here takes"""
 _POLL_SECONDS = 0.02
 
