@@ -43,7 +43,7 @@ def run(config: ConfigOption = None) -> None:
     settings = _settings(config)
     set_up_logging(settings.log_level, settings.log_format)
     try:
-        _run_loop(settings)
+        _run_loop(settings, config)
     except PluginServerError as error:
         _fail(error)
 
@@ -73,11 +73,11 @@ def tail(
         raise typer.Exit(0) from None
 
 
-def _run_loop(settings: Settings) -> None:
+def _run_loop(settings: Settings, config: Path | None) -> None:
     async def serve() -> None:
         service = Service(settings, os.environ)
         if sys.stdout.isatty() or settings.kafka_brokers is None:
-            typer.echo(welcome(settings, service.registry))
+            typer.echo(welcome(settings, service.registry, config))
         await service.run()
 
     import uvloop  # noqa: PLC0415 - only this command needs it

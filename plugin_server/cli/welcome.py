@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+from typing import Final
+
 from plugin_server.registry.registry import Registry
 from plugin_server.settings import Settings
 
+_CONFIG_OF_MAKE: Final = Path("configs/development.toml")
 
-def welcome(settings: Settings, registry: Registry) -> str:
-    """The text, for the projects of this server."""
+
+def welcome(settings: Settings, registry: Registry, config: Path | None = None) -> str:
+    """The text, for the projects of this server; `config` is the file that it was started with."""
     url = settings.public_url or f"http://{settings.http_host}:{settings.http_port}"
     where = (
         f"Kafka at {settings.kafka_brokers}" if settings.kafka_brokers else f"the embedded log in {settings.data_dir}"
@@ -21,6 +27,11 @@ def welcome(settings: Settings, registry: Registry) -> str:
             "  no projects yet: name a projects file in PLUGIN_SERVER_PROJECTS_FILE (see configs/projects.yaml)"
         )
         return "\n".join([*lines, ""])
+    follow = "plugin-server tail"
+    if config is not None:
+        follow += f" --config {shlex.quote(str(config))}"
+    if config == _CONFIG_OF_MAKE:
+        follow = f"make tail        (or: .venv/bin/{follow})"
     token = registry.projects[0].token
     event = (
         f'{{"api_key": "{token}", "event": "signed_up", "distinct_id": "ada", '
@@ -32,7 +43,7 @@ def welcome(settings: Settings, registry: Registry) -> str:
             "",
             "See what becomes of events, in a second terminal:",
             "",
-            "  make tail        (or: .venv/bin/plugin-server tail --config configs/development.toml)",
+            f"  {follow}",
             "",
             "Send one, in a third:",
             "",
