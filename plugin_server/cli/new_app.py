@@ -19,7 +19,7 @@ def processEvent(event, meta):
     event["properties"]["greeting"] = meta.config["greeting"]
 
     # A captured event runs through every app again, this one too. So say which events it is for, and never its own.
-    if event["event"] == "signed up":
+    if event["event"] == "signed_up":
         posthog.capture(FOLLOW_UP, {"distinct_id": event["distinct_id"]})
 
     return event
