@@ -146,7 +146,7 @@ def _as_json(file: str | None, found: Finding) -> dict[str, str | int | None]:
 
 def _print(name: str, file: str | None, findings: Sequence[Finding], counts: Counter[Severity]) -> None:
     if not findings:
-        typer.secho(f"{name}: nothing to find", fg=typer.colors.GREEN)
+        typer.secho(f"{name}: nothing wrong was found", fg=typer.colors.GREEN)
         return
     for found in findings:
         place = f"{file}:{found.line}" if found.line is not None and file else name

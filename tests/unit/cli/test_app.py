@@ -29,7 +29,7 @@ def test_a_new_app_has_nothing_to_find(tmp_path: Path):
     assert status == 0
     assert "main.py" in output
     assert json.loads((tmp_path / "my-app" / "plugin.json").read_text())["name"] == "My app"
-    assert run("check", tmp_path / "my-app", "--strict") == (0, "My app: nothing to find\n")
+    assert run("check", tmp_path / "my-app", "--strict") == (0, "My app: nothing wrong was found\n")
 
 
 def test_a_new_app_is_called_as_its_folder(tmp_path: Path):
