@@ -49,12 +49,17 @@ async def run_app(
 
 
 async def run_cases(directory: Path, wanted: str | None) -> bool:
-    """Run the app's cases, print each one's fate; whether all that could be run pass, and there was one."""
+    """Run the app's cases, print each one's fate; whether all that could be run pass, and there was one.
+
+    Raises ConfigurationError when none is `wanted`.
+    """
     results: list[CaseResult] = []
     for case in read_cases(directory):
         if wanted is None or wanted in case["id"] or wanted in str(case["title"]):
             results.append(result := await run_case(str(directory), case))
             _print_result(result)
+    if not results:
+        raise ConfigurationError(f"No case of {directory} has {wanted!r} in its id or title.")
     passed, not_run = sum(result.passed for result in results), sum(result.not_run is not None for result in results)
     failed = len(results) - passed - not_run
     typer.echo(f"{passed} passed, {failed} failed" + (f", {not_run} could not be run" if not_run else ""))

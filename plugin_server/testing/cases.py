@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugin_server.model.errors import ConfigurationError, InvalidArgument
+from plugin_server.registry.problems import nearest, unknown_key
 from plugin_server.testing.apps import AppLike
 from plugin_server.testing.compare import COMPARED, State, differences
 from plugin_server.testing.harness import AppHarness, HookNotFound
@@ -24,6 +25,10 @@ _KNOWN: Final = frozenset(
     posthog_api storage_before cache_before geoip native_results native_fail kinesis storage_clear cache_clear
     cache_set""".split()  # noqa: SIM905
 )
+_MISSPELT: Final = 0.8
+"""How much a key of `expect` is like one that is compared, from 0 to 1, to be a mistake in the case"""
+_REMARKS: Final = frozenset("app kind origin source note oracle_2022 random_note upstream_test_stale".split())  # noqa: SIM905
+"""Keys of a case for people, which no message needs to offer"""
 _STEP: Final = frozenset(
     "hook job payload event_in events_in expect note storage_clear cache_clear cache_set".split()  # noqa: SIM905
 )
@@ -74,7 +79,8 @@ def read_case(case: Any, file: str, number: int) -> dict[str, Any]:
 def _refuse_unknown(given: Mapping[str, Any], known: frozenset[str], where: str) -> None:
     unknown = sorted(given.keys() - known)
     if unknown:
-        raise ConfigurationError(f"{where} has {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+        offered = sorted(known - _REMARKS - set(_NATIVE))
+        raise ConfigurationError(f"{where}: {unknown[0]!r} {unknown_key(unknown[0], offered)}")
 
 
 async def run_case(app: AppLike, case: Mapping[str, Any]) -> CaseResult:
@@ -83,6 +89,8 @@ async def run_case(app: AppLike, case: Mapping[str, Any]) -> CaseResult:
     steps: list[Mapping[str, Any]] = case.get("steps") or [case]
     lacking = sorted({key for key in _NATIVE if case.get(key)})
     lacking += sorted({key for step in steps for key in step.get("expect") or () if key not in COMPARED})
+    if misspelt := {key: meant for key in lacking if (meant := nearest(key, COMPARED, _MISSPELT))}:
+        return CaseResult(name, title, tuple(f"expect.{key}: write `{meant}`" for key, meant in misspelt.items()))
     if lacking:
         return CaseResult(name, title, not_run=f"needs {', '.join(lacking)}, which this version does not have")
     try:

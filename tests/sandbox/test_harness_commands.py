@@ -106,3 +106,6 @@ def test_cases_pass_fail_or_are_not_run(app):
     result = run("test", app, "-k", "bad")
     assert "storage_after.seen is 1, 5 was expected" in result.output
     assert result.exit_code == 1
+    result = run("test", app, "-k", "nonsense")
+    assert "has 'nonsense' in its id or title" in result.output
+    assert result.exit_code == 2

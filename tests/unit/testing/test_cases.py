@@ -18,6 +18,22 @@ def test_what_is_no_case_is_refused(case):
         read_case(case, "cases/a.json", 7)
 
 
+def test_a_misspelt_key_is_named_with_the_right_one_and_those_that_the_page_has():
+    with pytest.raises(ConfigurationError) as caught:
+        read_case({"hook": "x", "evnt_in": {}}, "cases/a.json", 7)
+    assert "cases/a.json: case 7: 'evnt_in' is not a known key. Write `event_in` instead; known are: " in str(
+        caught.value
+    )
+    assert "kinesis" not in str(caught.value)
+    assert "oracle_2022" not in str(caught.value)
+
+
+async def test_a_case_with_a_misspelt_expectation_fails():
+    result = await run_case("x", {"id": "a", "title": "t", "hook": "onEvent", "expect": {"eventout": None}})
+    assert result.problems == ("expect.eventout: write `event_out`",)
+    assert result.not_run is None
+
+
 def test_cases_are_read_from_files_of_one_or_many(tmp_path):
     with pytest.raises(ConfigurationError, match=r"no \.json file"):
         read_cases(tmp_path)

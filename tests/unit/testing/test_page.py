@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 
 from plugin_server.testing import AppHarness, Node, Run, RunError, Tree
-from plugin_server.testing.cases import _KNOWN, _NATIVE, _STEP
+from plugin_server.testing.cases import _KNOWN, _NATIVE, _REMARKS, _STEP
 from plugin_server.testing.compare import COMPARED
 from plugin_server.testing.http_mocks import _ANSWER
 
 PAGE = (Path(__file__).parents[3] / "docs" / "testing-apps.md").read_text("utf-8")
 WORDS = {word for code in re.findall(r"`([^`\n]+)`", PAGE) for word in re.findall(r"[a-z_]\w*", code)}
-_REMARKS = {"app", "kind", "origin", "source", "note", "oracle_2022", "random_note", "upstream_test_stale"}
-"""Keys of a case for people"""
 
 
 def attributes(of: type) -> set[str]:
