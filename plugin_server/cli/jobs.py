@@ -156,7 +156,7 @@ def drop(
 def _find_install(settings: Settings, install_id: int) -> tuple[Project, Install]:
     """Raises ConfigurationError."""
     if settings.projects_file is None:
-        raise ConfigurationError("there is no PROJECTS_FILE, so no install: set it as the server has it")
+        raise ConfigurationError("there is no PLUGIN_SERVER_PROJECTS_FILE, so no install: set it as the server has it")
     for project in load_registry(settings.projects_file, os.environ).projects:
         for install in project.installs:
             if install.id == install_id:

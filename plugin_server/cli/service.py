@@ -284,8 +284,8 @@ class Service:
             )
         if not settings.uses_sqlite:
             raise ConfigurationError(
-                "DATABASE_URL without KAFKA_BROKERS must be SQLite, which holds the embedded log: "
-                "unset DATABASE_URL, or set KAFKA_BROKERS"
+                "PLUGIN_SERVER_DATABASE_URL without PLUGIN_SERVER_KAFKA_BROKERS must be SQLite, which holds the embedded log: "
+                "unset PLUGIN_SERVER_DATABASE_URL, or set PLUGIN_SERVER_KAFKA_BROKERS"
             )
         return EmbeddedEventLog(self._database, settings.data_dir, wakeups=self._wakeups)
 
@@ -349,7 +349,7 @@ class Service:
         except OSError as error:
             where = f"{settings.http_host}:{settings.http_port}"
             raise ConfigurationError(
-                f"cannot listen on {where} ({error.strerror}): end what uses it, or set HTTP_HOST and HTTP_PORT"
+                f"cannot listen on {where} ({error.strerror}): end what uses it, or set PLUGIN_SERVER_HTTP_HOST and PLUGIN_SERVER_HTTP_PORT"
             ) from error
 
     async def _serve_tail(self, stack: AsyncExitStack) -> None:

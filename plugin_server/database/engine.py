@@ -132,7 +132,9 @@ def _with_driver(url: str) -> URL:
     parsed = make_url(url)
     driver = _DRIVERS.get(parsed.get_backend_name())
     if driver is None:
-        raise ConfigurationError(f"DATABASE_URL must be sqlite:///… or postgresql://…, not {parsed.drivername}://")
+        raise ConfigurationError(
+            f"PLUGIN_SERVER_DATABASE_URL must be sqlite:///… or postgresql://…, not {parsed.drivername}://"
+        )
     return parsed.set(drivername=driver)
 
 

@@ -126,7 +126,9 @@ class EmbeddedEventLog:
 
     def __init__(self, database: Database, data_dir: Path, *, wakeups: Wakeups | None = None) -> None:
         if not database.is_sqlite:
-            raise ConfigurationError("the embedded log lives in SQLite: set KAFKA_BROKERS, or unset DATABASE_URL")
+            raise ConfigurationError(
+                "the embedded log lives in SQLite: set PLUGIN_SERVER_KAFKA_BROKERS, or unset PLUGIN_SERVER_DATABASE_URL"
+            )
         self.database = database
         self.wakeups = wakeups if wakeups is not None else Wakeups()
         self._data_dir = data_dir

@@ -29,7 +29,7 @@ class ProcessLock:
             os.close(descriptor)
             raise ConfigurationError(
                 f"process {holder or '?'} already runs {group!r} on the embedded log in {data_dir}. Stop it, give this "
-                "one another DATA_DIR, or set KAFKA_BROKERS: the embedded log serves one process only"
+                "one another PLUGIN_SERVER_DATA_DIR, or set PLUGIN_SERVER_KAFKA_BROKERS: the embedded log serves one process only"
             ) from error
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

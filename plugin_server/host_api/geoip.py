@@ -58,7 +58,10 @@ class GeoIp:
         if self._path is None:
             if not self._is_missed:
                 self._is_missed = True
-                _log.warning("geoip_not_configured", remedy="name a MaxMind database in GEOIP_DATABASE; apps get None")
+                _log.warning(
+                    "geoip_not_configured",
+                    remedy="name a MaxMind database in PLUGIN_SERVER_GEOIP_DATABASE; apps get None",
+                )
             return None
         self._look(self._path)
         try:

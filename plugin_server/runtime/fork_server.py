@@ -179,13 +179,13 @@ class ForkServer:
             raise ConfigurationError(
                 f"sandboxes cannot be confined: seccomp does not work on this host ({problems[_SECCOMP]}). Use Linux on "
                 "x86_64 or aarch64 with CONFIG_SECCOMP_FILTER, and a container profile that allows prctl; or, to run only "
-                "apps that you trust as you trust this server, set ALLOW_UNCONFINED_SANDBOX=true"
+                "apps that you trust as you trust this server, set PLUGIN_SERVER_ALLOW_UNCONFINED_SANDBOX=true"
             )
         _log.warning(
             "sandbox_unconfined",
             problems=problems,
             remedy="apps can make any system call: run only such as you trust, or use a kernel with seccomp "
-            "and remove ALLOW_UNCONFINED_SANDBOX",
+            "and remove PLUGIN_SERVER_ALLOW_UNCONFINED_SANDBOX",
         )
         return confinement
 
