@@ -194,7 +194,7 @@ def _used_settings() -> set[str]:
 def _shown(value: Any) -> str:
     if value is None or value is PydanticUndefined:
         return "not set"
-    if value == "":
+    if value in ("", ()):
         return "empty"
     return f"`{_text(value)}`"
 
