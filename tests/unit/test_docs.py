@@ -26,8 +26,8 @@ from plugin_server.model.outcome import DeadLetter, DeadLetterReason
 from plugin_server.model.project import Limits, LoopMode, LoopPolicy
 from plugin_server.outputs.dead_letters import dead_letter_record
 from plugin_server.outputs.topics import make_topics
-from plugin_server.registry.manifest import ConfigField, parse_manifest
-from plugin_server.registry.projects_file import InstallEntry
+from plugin_server.registry.manifest import ConfigField, JobField, parse_manifest
+from plugin_server.registry.projects_file import InstallEntry, ProjectEntry
 from plugin_server.settings import Settings, load_settings
 from plugin_server.testing.cases import read_case
 from sandbox.modules.catalogue import module_names
@@ -156,6 +156,16 @@ def test_every_limit_is_documented_with_its_default():
     page = text_of("docs/writing-apps.md")
     for name, field in Limits.model_fields.items():
         assert f"| `{name}` | {field.default} |" in page
+
+
+def test_every_key_of_the_projects_file_is_documented():
+    assert {*ProjectEntry.model_fields, *InstallEntry.model_fields} <= first_column(text_of("docs/operations.md"))
+
+
+def test_every_type_of_a_public_job_s_field_is_documented():
+    page = text_of("docs/writing-apps.md")
+    types = JobField.model_json_schema()["properties"]["type"]["enum"]
+    assert [kind for kind in types if f"`{kind}`" not in page] == []
 
 
 def test_every_module_that_apps_can_import_is_documented():
