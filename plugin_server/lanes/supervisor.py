@@ -89,7 +89,8 @@ class LaneSupervisor:
                 )
             else:
                 keeper.resume()
-        _log.info("lanes_assigned", partitions=sorted(assigned), given_up=sorted(keeper.partition for keeper in gone))
+        given_up = sorted(keeper.partition for keeper in gone)
+        _log.info("lanes_assigned", role=self._role, partitions=sorted(assigned), given_up=given_up)
 
 
 class _LaneKeeper:
