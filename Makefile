@@ -84,7 +84,7 @@ test: venv ## Run all tests (those on real Kafka need Java and Maven, or TEST_KA
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: unit
-unit: venv ## Run the unit tests: no I/O, a few seconds
+unit: venv ## Run the unit tests: no I/O, under a minute
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
 .PHONY: check lint format types imports notes
