@@ -107,7 +107,7 @@ async def test_a_second_process_is_refused_and_told_what_to_do(logs: EmbeddedLog
     log = await logs.make()
     worker = await asyncio.to_thread(start_worker, logs)
     try:
-        with pytest.raises(ConfigurationError, match=rf"process {worker.pid} already runs .* DATA_DIR"):
+        with pytest.raises(ConfigurationError, match=rf"process {worker.pid} already runs .* PLUGIN_SERVER_DATA_DIR"):
             await log.join(logs.group, logs.input, Recorder())
     finally:
         end(worker)
