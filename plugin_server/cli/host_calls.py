@@ -22,7 +22,13 @@ from plugin_server.host_api.geoip import GeoIp, geoip_handlers
 from plugin_server.host_api.http_client import AiohttpClient
 from plugin_server.host_api.jobs import make_jobs_handlers
 from plugin_server.host_api.ledger import Ledger
-from plugin_server.host_api.own_hosts import OwnHosts, listener_origins, make_own_hosts, make_redirect_check
+from plugin_server.host_api.own_hosts import (
+    OwnHosts,
+    leads_to,
+    listener_origins,
+    make_own_hosts,
+    make_redirect_check,
+)
 from plugin_server.host_api.posthog_api import make_api
 from plugin_server.host_api.side_doors import OwnApi, SideDoors
 from plugin_server.host_api.storage import storage_handlers
@@ -51,6 +57,7 @@ class HostCalls:
             requests_per_second=settings.fetch_per_second,
             requests_burst=int(2 * settings.fetch_per_second) + 1,
             check_redirect=make_redirect_check(hosts, CAPTURE_PATHS),
+            is_own=leads_to(*listening),
         )
         self.cache: Cache = RedisCache(settings.cache_url) if settings.cache_url else DatabaseCache(database)
         self._geoip = GeoIp(settings.geoip_database)

@@ -34,7 +34,7 @@ from plugin_server.host_api.egress import EgressRules, PrivateAccess
 from plugin_server.host_api.redirects import REDIRECT_STATUSES, Hop, next_hop
 from plugin_server.host_api.request_rules import check_body_size, check_headers, check_method, has_header
 from plugin_server.host_api.response_body import ACCEPT_ENCODING, ResponseBody
-from plugin_server.host_api.urls import WebUrl, join_url
+from plugin_server.host_api.urls import IpAddress, WebUrl, join_url
 from plugin_server.model.errors import FetchFailed, FetchRefused, InvalidArgument, LimitReached
 from plugin_server.model.token_bucket import TokenBucket
 
@@ -80,6 +80,8 @@ Resolve = Callable[[str], Awaitable[list[str]]]
 """The addresses of a host's name. Raises OSError when there are none."""
 CheckRedirect = Callable[[WebUrl, str], None]
 """Given URL and method of a hop that a server redirects to. Raises FetchRefused."""
+IsOwn = Callable[[IpAddress, int], bool]
+"""Whether a connection to this address and port would end at this server itself."""
 
 
 class AiohttpClient:
@@ -101,6 +103,7 @@ class AiohttpClient:
         requests_under_way: int = 250,
         large_responses: int = 4,
         check_redirect: CheckRedirect | None = None,
+        is_own: IsOwn | None = None,
         resolve: Resolve | None = None,
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -122,6 +125,7 @@ class AiohttpClient:
         self._requests_under_way = requests_under_way
         self._large_responses = large_responses
         self._check_redirect = check_redirect
+        self._is_own = is_own or (lambda _address, _port: False)
         self._threads = ThreadPoolExecutor(_DNS_THREADS, "resolve") if resolve is None else None
         self._resolve = resolve or self._ask_system
         self._ssl: ssl.SSLContext | bool = True if ssl_context is None else ssl_context
@@ -195,6 +199,8 @@ class AiohttpClient:
 
     async def _ask(self, session: aiohttp.ClientSession, hop: Hop, install: _Install) -> HttpResponse | Hop:
         """One request: its answer, or the request that it redirects to."""
+        if hop.url.address is not None:  # for which no resolver is asked
+            _refuse_own(self._is_own, hop.url.host, hop.url.port, hop.url.address)
         url = URL(hop.url.text, encoded=True)
         if url.raw_host != hop.url.host or url.port != hop.url.port:  # the one check that two parsers agree
             raise FetchRefused("the URL could be read in two ways: write it without unusual characters")
@@ -236,7 +242,7 @@ class AiohttpClient:
         session = self._sessions.get(access)
         if session is None:
             connector = aiohttp.TCPConnector(
-                resolver=_CheckedResolver(self._resolve, access),
+                resolver=_CheckedResolver(self._resolve, access, self._is_own),
                 ttl_dns_cache=_DNS_CACHE_SECONDS,
                 limit=self._connections,
                 limit_per_host=self._connections_per_host,
@@ -270,9 +276,10 @@ class _Install:
 class _CheckedResolver(AbstractResolver):
     """Resolves a name once for a new connection. One address that is not allowed refuses them all."""
 
-    def __init__(self, resolve: Resolve, access: PrivateAccess) -> None:
+    def __init__(self, resolve: Resolve, access: PrivateAccess, is_own: IsOwn) -> None:
         self._resolve = resolve
         self._access = access
+        self._is_own = is_own
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -282,6 +289,7 @@ class _CheckedResolver(AbstractResolver):
         for text in await self._resolve(host):
             address = ip_address(text)
             self._access.check_address(host, port, address)
+            _refuse_own(self._is_own, host, port, address)
             version = socket.AF_INET if address.version == 4 else socket.AF_INET6
             results.append(
                 ResolveResult(
@@ -294,6 +302,15 @@ class _CheckedResolver(AbstractResolver):
 
     async def close(self) -> None:
         pass
+
+
+def _refuse_own(is_own: IsOwn, host: str, port: int, address: IpAddress) -> None:
+    """What this server would send itself it would not know for an app's, so loops would not end."""
+    if is_own(address, port):
+        raise FetchRefused(
+            f"{host}:{port} leads to this server by a name that it does not know as its own: leave the host out of "
+            "posthog.api, or let the operator add it to PLUGIN_SERVER_OWN_HOSTS"
+        )
 
 
 def _addresses(host: str) -> list[str]:

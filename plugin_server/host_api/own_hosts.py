@@ -1,16 +1,20 @@
 """Whose host a URL names: ours, the linked PostHog's, or a stranger's (docs/decisions/007).
 
-Hosts are told apart by origin alone: scheme, host and port in their one form. Pure.
+Hosts are told apart by origin: scheme, host and port in their one form. What has another name and still leads to our listener
+is found when its address is known (`leads_to`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from plugin_server.host_api.urls import WebUrl, parse_url
+from plugin_server.host_api.urls import IpAddress, WebUrl, parse_url
 from plugin_server.model.api import plain_path
 from plugin_server.model.errors import FetchRefused, InvalidArgument
 
@@ -66,6 +70,41 @@ def listener_origins(host: str, port: int) -> list[str]:
     if host in ("127.0.0.1", "::1"):
         hosts.append("localhost")
     return [f"http://{f'[{name}]' if ':' in name and name[0] != '[' else name}:{port}" for name in hosts]
+
+
+def leads_to(host: str, port: int) -> Callable[[IpAddress, int], bool]:
+    """Whether a connection to an address and port ends at a listener on `host` and `port`, which are its own."""
+    listening = None
+    with contextlib.suppress(ValueError):
+        listening = ip_address(host.strip("[]"))
+    if listening is not None and listening.is_unspecified:
+        listening = None  # on every address of this machine; so is, to be sure, a listener on a name
+
+    def is_own(address: IpAddress, other_port: int) -> bool:
+        if other_port != port:
+            return False
+        plain = _unmapped(address)
+        if plain.is_unspecified:  # stands for this machine
+            return True
+        return _is_of_this_machine(plain) if listening is None else plain == _unmapped(listening)
+
+    return is_own
+
+
+def _unmapped(address: IpAddress) -> IpAddress:
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _is_of_this_machine(address: IpAddress) -> bool:
+    if address.is_loopback:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def origin_of(untrusted: str) -> str:

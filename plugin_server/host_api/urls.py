@@ -41,7 +41,7 @@ class WebUrl:
     """An http(s) URL in its one form, ASCII throughout.
 
     `host` is in lower case and without a final dot, an IPv6 address without brackets; `address` is the host when that is
-    an address, however it was written. `path` begins with `/` and has no dot segments; `query` is empty or begins with `?`.
+    an address, however it was written; one that an IPv6 address maps is that IPv4 address. `path` begins with `/` and has no dot segments; `query` is empty or begins with `?`.
     """
 
     scheme: str
@@ -115,7 +115,9 @@ def read_host(untrusted: str) -> tuple[str, IpAddress | None]:
             raise InvalidArgument(f"{_shown(untrusted)} is no IPv6 address") from None
         if address.scope_id is not None:
             raise InvalidArgument(f"{_shown(untrusted)} has a zone id: write the address without it")
-        return str(address), address
+        # `::ffff:10.0.0.1` leads to where `10.0.0.1` does.
+        plain = address.ipv4_mapped or address
+        return str(plain), plain
     host = untrusted
     if not host.isascii():
         try:

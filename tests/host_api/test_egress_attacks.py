@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from plugin_server.host_api.egress import PUBLIC_ONLY, EgressRules, PrivateAccess, parse_pattern, private_access
-from plugin_server.host_api.own_hosts import make_own_hosts, make_redirect_check
+from plugin_server.host_api.own_hosts import leads_to, make_own_hosts, make_redirect_check
 from plugin_server.model.errors import FetchFailed, FetchRefused, InvalidArgument
 from tests.host_api.clients import LOCAL, Names, http_client, send
 from tests.host_api.raw_server import RawServer, redirect, reply
@@ -144,6 +144,17 @@ async def test_a_redirect_to_this_server_is_refused():
         async with http_client(check_redirect=check) as client:
             with pytest.raises(FetchRefused, match="is this server"):
                 await send(client, server.url(), "POST", body=b"{}")
+        assert own.connections == 0
+
+
+@pytest.mark.parametrize("host", ["any.example", "127.0.0.1", "[::ffff:7f00:1]", "127.1"])
+@pytest.mark.parametrize("redirects", [False, True])
+async def test_this_server_is_not_reached_by_a_name_that_is_not_known_for_its_own(host: str, *, redirects: bool):
+    async with RawServer() as own, RawServer(redirect(own.url("/capture", host=host), 307)) as server:
+        url = server.url() if redirects else own.url("/capture", host=host)
+        async with http_client(is_own=leads_to("127.0.0.1", own.port)) as client:
+            with pytest.raises(FetchRefused, match="leads to this server"):
+                await send(client, url, "POST", body=b"{}", access=EVERYWHERE)
         assert own.connections == 0
 
 

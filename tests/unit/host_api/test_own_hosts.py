@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 from plugin_server.host_api.own_hosts import (
     POSTHOG_CLOUD,
     Side,
     is_capture_path,
+    leads_to,
     listener_origins,
     make_own_hosts,
     make_redirect_check,
@@ -28,6 +31,7 @@ PATHS = ("/capture", "/batch", "/e", "/track", "/i/v0/e")
         ("http://app.posthog.com:80", "http://app.posthog.com"),
         ("https://app.posthog.com:8443", "https://app.posthog.com:8443"),
         ("http://[0::1]:6738", "http://[::1]:6738"),
+        ("http://[::ffff:127.0.0.1]:6738", "http://127.0.0.1:6738"),
     ],
 )
 def test_an_origin_has_one_form(written: str, origin: str):
@@ -85,6 +89,29 @@ def test_a_posthog_host_that_is_this_server_is_own():
 def test_the_listener_is_own(host: str, origins: set[str]):
     assert set(listener_origins(host, 6738)) == origins
     assert {origin_of(origin) for origin in origins} == origins
+
+
+@pytest.mark.parametrize(
+    ("listening", "address", "is_own"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "::ffff:127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "::1", False),
+        ("::1", "::1", True),
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("0.0.0.0", "127.0.0.2", True),
+        ("::", "::1", True),
+        ("", "::ffff:127.0.0.9", True),
+        ("0.0.0.0", "192.0.2.1", False),
+        ("localhost", "127.0.0.1", True),
+    ],
+)
+def test_a_connection_that_ends_at_the_listener_is_known(listening: str, address: str, *, is_own: bool):
+    assert leads_to(listening, 6738)(ip_address(address), 6738) is is_own
+    assert not leads_to(listening, 6738)(ip_address(address), 6739)
 
 
 @pytest.mark.parametrize("path", ["/capture", "/capture/", "//capture//", "/%63apture", "/i/v0/e/", "/i%2Fv0%2Fe"])
