@@ -96,6 +96,8 @@ def capture_routes(
                 response.headers["Retry-After"] = "1"
             if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 response.headers["Allow"] = "POST, OPTIONS"
+        if request.content.exception() is not None:
+            response.force_close()  # as aiohttp does anyway, without telling the client
         _allow_origin(request, response)
         return response
 

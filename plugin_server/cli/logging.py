@@ -8,6 +8,7 @@ import time
 from typing import Final
 
 import structlog
+from aiohttp import http_exceptions, web
 
 from plugin_server.settings import LogFormat, LogLevel
 
@@ -28,6 +29,27 @@ class OncePerWhile(logging.Filter):
             return False
         self._last[key] = now
         return True
+
+
+class ClientFaults(logging.Filter):
+    """One line in 30 s, without a traceback, for clients that send what is not HTTP.
+
+    aiohttp logs an error for each, whose text quotes the request: a malformed header may be `Authorization`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._repeats = OncePerWhile()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Only what aiohttp says of a client's fault is changed."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, http_exceptions.HttpProcessingError | web.RequestPayloadError):
+            return True
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args = f"a client sent a request that is not HTTP ({type(error).__name__}): refused", ()
+        record.exc_info = record.exc_text = None
+        return self._repeats.filter(record)
 
 
 def set_up_logging(level: LogLevel, log_format: LogFormat) -> None:
@@ -58,6 +80,7 @@ def set_up_logging(level: LogLevel, log_format: LogFormat) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         ),
     )
+    logging.getLogger("aiohttp.server").filters[:] = [ClientFaults()]
     repeats = OncePerWhile()
     handler.addFilter(lambda record: not record.name.startswith("aiokafka") or repeats.filter(record))
     root = logging.getLogger()

@@ -52,9 +52,12 @@ def api_routes(
         except Exception:  # noqa: BLE001 - the boundary: one request fails, not the server
             _log.exception("own_api_failed", method=request.method)
             response = failed().response()
-        return web.Response(
+        sent = web.Response(
             body=response.body, status=response.status, headers={"cache-control": "no-store", **response.headers}
         )
+        if request.content.exception() is not None:
+            sent.force_close()  # as aiohttp does anyway, without telling the client
+        return sent
 
     return [web.route("*", "/api", handle), web.route("*", "/api/{path:.*}", handle)]
 

@@ -341,6 +341,14 @@ async def test_a_packed_body_is_bounded_by_what_it_unpacks_to(client, log):
     assert (await send(client, b"not gzip", headers=headers))[0] == 400
 
 
+async def test_a_connection_that_cannot_go_on_says_so(client):
+    """A proxy would send somebody else's event on it."""
+    async with client.post("/capture/", data=b"not gzip", headers={"Content-Encoding": "gzip"}) as response:
+        assert (response.status, response.headers.get("Connection")) == (400, "close")
+    async with client.post("/capture/", data=b"not JSON") as response:
+        assert (response.status, response.headers.get("Connection")) == (400, None)
+
+
 async def test_a_client_that_stops_sending_is_a_408(client, log):
     async def stalls() -> AsyncIterator[bytes]:
         yield b"{"
