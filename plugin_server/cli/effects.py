@@ -12,6 +12,7 @@ import structlog
 
 from plugin_server.database.engine import Database
 from plugin_server.database.errors import database_errors
+from plugin_server.eventlog.embedded import EmbeddedEventLog
 from plugin_server.eventlog.port import EventLog
 from plugin_server.host_api.app_metrics import AppMetrics
 from plugin_server.host_api.captures import Captures, CutNotice, new_root
@@ -45,7 +46,7 @@ class Effects:
         metrics: Metrics,
     ) -> None:
         self.ledger = Ledger(self._read)
-        self.outbox = Outbox(database, event_log)
+        self.outbox = Outbox(database, event_log, event_log if isinstance(event_log, EmbeddedEventLog) else None)
         self.wake_jobs: Callable[[], None] = lambda: None
         """Called when jobs were stored: set by the jobs role, where this worker has it"""
         self.committer = Committer(database, self.ledger, self.outbox.wake, lambda: self.wake_jobs())  # noqa: PLW0108 - it is set later

@@ -199,11 +199,15 @@ class EmbeddedEventLog:
         with _database_errors_as(EventLogUnavailable, "cannot write to the embedded log"):
             async with self.database.write() as connection:
                 await self.append(connection, records)
-        self.wakeups.records_committed(record.topic for record in records)
+        self.committed(records)
 
     async def append(self, connection: AsyncConnection, records: Sequence[OutputRecord]) -> None:
-        """Insert records in a transaction of the caller's."""
+        """Insert records in a transaction of the caller's, who calls `committed` when it has succeeded."""
         await store.append(connection, records, self._counts, self._partitioner)
+
+    def committed(self, records: Sequence[OutputRecord]) -> None:
+        """Take note that a transaction with `append` in it was committed."""
+        self.wakeups.records_committed(record.topic for record in records)
 
     async def read(self, topics: Sequence[str], *, from_start: bool) -> AsyncIterator[tuple[str, InputRecord]]:
         """See EventLog.read. Without `from_start` it begins at the end as it is when the first record is asked for."""

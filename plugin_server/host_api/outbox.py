@@ -1,10 +1,13 @@
-"""Moves what finished jobs and deliveries left in the outbox into the event log: at least once, oldest first."""
+"""Moves what finished jobs and deliveries left in the outbox into the event log, oldest first.
+
+Once where the log is in the same database file, else at least once: a worker killed in between moves it again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from sqlalchemy import delete, select
@@ -24,12 +27,24 @@ _BACKOFF_SECONDS: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
+class LogInDatabase(Protocol):
+    """A log that is in the outbox's own database (EmbeddedEventLog)."""
+
+    async def append(self, connection: AsyncConnection, records: Sequence[OutputRecord]) -> None:
+        """Write records in a transaction of the caller's."""
+
+    def committed(self, records: Sequence[OutputRecord]) -> None:
+        """Take note that the transaction of an `append` was committed."""
+
+
 class Outbox:
     """One a worker. `run` is its life; `wake` says that there is something."""
 
-    def __init__(self, database: Database, event_log: EventLog) -> None:
+    def __init__(self, database: Database, event_log: EventLog, same_file: LogInDatabase | None = None) -> None:
+        """`same_file` is the event log where it is in this very database."""
         self._database = database
         self._event_log = event_log
+        self._same_file = same_file
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -67,7 +82,9 @@ class Outbox:
                     rows = await _oldest(connection, lock=True)
                     await self._send(connection, rows)
             return bool(rows)
-        # One process has the file, and the embedded log writes to it: nothing may be locked while it does.
+        if self._same_file is not None:
+            return await self._move_inside(self._same_file)
+        # One process has the file: nobody else moves them meanwhile.
         with database_errors("cannot read the outbox"):
             async with self._database.read() as connection:
                 rows = await _oldest(connection, lock=False)
@@ -76,6 +93,20 @@ class Outbox:
             with database_errors("cannot empty the outbox"):
                 async with self._database.write() as connection:
                     await _delete(connection, rows)
+        return bool(rows)
+
+    async def _move_inside(self, log: LogInDatabase) -> bool:
+        """As `_move_some`, from table to table."""
+        with database_errors("cannot move the outbox"):
+            async with self._database.read() as connection:
+                if not await _oldest(connection, lock=False):
+                    return False
+            async with self._database.write() as connection:
+                rows = await _oldest(connection, lock=False)
+                records = [_record(row) for row in rows]
+                await log.append(connection, records)
+                await _delete(connection, rows)
+        log.committed(records)
         return bool(rows)
 
     async def _send(self, connection: AsyncConnection, rows: Sequence[Any]) -> None:

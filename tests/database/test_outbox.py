@@ -8,15 +8,20 @@ from collections.abc import Sequence
 import pytest
 import structlog
 
-from plugin_server.database.engine import Database
+from plugin_server.database.engine import Database, sqlite_url
 from plugin_server.database.migrate import migrate
 from plugin_server.database.tables import outbox
+from plugin_server.eventlog.embedded import EmbeddedEventLog
 from plugin_server.eventlog.port import OutputRecord
 from plugin_server.host_api import outbox as module
 from plugin_server.host_api.outbox import Outbox
 from plugin_server.host_api.storage_transaction import StorageTransaction
 from plugin_server.model.errors import EventLogUnavailable
 from tests.database.workers import Worker, rows, working
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: the transaction is gone."""
 
 
 class Log:
@@ -90,6 +95,36 @@ async def test_what_the_log_does_not_take_stays_and_leaves_later(url, monkeypatc
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert log.numbers == list(range(11))
+
+
+async def test_a_worker_that_dies_in_between_moves_nothing_twice_where_the_log_is_in_the_same_file(
+    tmp_path, monkeypatch
+):
+    url = sqlite_url(tmp_path)
+    database = Database(url)
+    await migrate(database)
+    await database.close()
+
+    async def die(*_arguments: object) -> None:
+        raise Killed
+
+    async with working(url) as [worker]:
+        log = EmbeddedEventLog(worker.database, tmp_path)
+        await log.start()
+        await log.ensure_topics(["events"], 2)
+        await leave(worker, 700)
+        moving = Outbox(worker.database, log, log)
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "_delete", die)
+            with pytest.raises(Killed):
+                await moving.drain()
+        woken = log.wakeups.next_of("events")
+        await moving.drain()
+        assert woken.is_set()
+        assert sorted(int(record.value or b"") for record in await log.latest("events", 2_000, 2**20)) == list(
+            range(700)
+        )
+        assert await rows(worker.database, outbox) == []
 
 
 @pytest.mark.postgres
