@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -19,9 +20,14 @@ class ProcessLock:
 
     @classmethod
     def acquire(cls, data_dir: Path, group: str) -> ProcessLock:
-        """Raises ConfigurationError at once, naming the holder, when somebody has it."""
+        """Raises ConfigurationError at once, naming the holder, when somebody has it, and when the folder takes no files."""
         path = data_dir / f"{_file_name(group)}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path} cannot be written ({error.strerror}): DATA_DIR must be on a disk with room, and writable for this user"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -31,8 +37,9 @@ class ProcessLock:
                 f"process {holder or '?'} already runs {group!r} on the embedded log in {data_dir}. Stop it, give this "
                 "one another PLUGIN_SERVER_DATA_DIR, or set PLUGIN_SERVER_KAFKA_BROKERS: the embedded log serves one process only"
             ) from error
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds, and nobody reads who has it
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return cls(descriptor)
 
     def release(self) -> None:
