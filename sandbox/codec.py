@@ -158,6 +158,8 @@ def _explained(error: TypeError) -> NotJson:
         return NotJson(f"{name} is not JSON: {remedy}")
     if "Integer exceeds" in text:
         return NotJson("an integer beyond 64 bits is not JSON: use a float or text")
+    if "Dict key" in text:
+        return NotJson("a dict with keys that are not text is not JSON: use str(key)")
     if "surrogates" in text:
         return NotJson("text with a lone surrogate is not JSON: replace that character")
     if "Recursion" in text or "recursion" in text:

@@ -117,6 +117,7 @@ def test_a_refusal_says_what_to_use_instead():
         ({1}, "sorted"),
         (b"x", "decode"),
         (2**64, "float or text"),
+        ({1: 2}, r"str\(key\)"),
         (math.nan, "finite"),
         ("\ud800", "surrogate"),
         (collections.OrderedDict(), "dict"),
