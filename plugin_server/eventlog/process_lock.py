@@ -26,7 +26,8 @@ class ProcessLock:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(
-                f"{path} cannot be written ({error.strerror}): DATA_DIR must be on a disk with room, and writable for this user"
+                f"{path} cannot be written ({error.strerror}): PLUGIN_SERVER_DATA_DIR must be on a disk with "
+                "room, and writable for this user"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

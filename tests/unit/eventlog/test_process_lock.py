@@ -28,7 +28,7 @@ def test_groups_do_not_stand_in_each_others_way(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_takes_no_files_is_named_with_the_remedy(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"ingestion\.lock cannot be written.*DATA_DIR"):
+    with pytest.raises(ConfigurationError, match=r"ingestion\.lock cannot be written.*PLUGIN_SERVER_DATA_DIR"):
         ProcessLock.acquire(tmp_path / "away", "ingestion")
 
 
