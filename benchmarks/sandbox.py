@@ -26,6 +26,7 @@ import orjson
 sys.path[0] = str(Path(__file__).parents[1])  # run as a script, this file would pass for the package `sandbox`
 
 from plugin_server.host_api.calls import HostApi  # noqa: E402
+from plugin_server.host_api.effects import RunEffects  # noqa: E402
 from plugin_server.model.project import App, Install, Limits, Project  # noqa: E402
 from plugin_server.runtime.pool import SandboxPool  # noqa: E402
 from plugin_server.runtime.work import Work  # noqa: E402
@@ -147,6 +148,9 @@ class Sink:
         self.wanted = wanted
         self.done = asyncio.get_running_loop().create_future()
 
+    def effects_of(self, _item: Any) -> RunEffects:
+        raise AssertionError("these apps call nobody")
+
     def deliver(self, results: Sequence[Any], *, has_delivery: bool) -> None:
         del has_delivery
         self.wanted -= len(results)
@@ -159,7 +163,7 @@ class Report:
 
     def loaded(self, *_: Any) -> None: ...
 
-    torn_down = restarted = moved = loaded
+    set_up = torn_down = restarted = moved = loaded
 
 
 def project(source: str, project_id: int, **limits: Any) -> Project:
@@ -260,7 +264,7 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     language(rounds)
-    pool = SandboxPool(HostApi(), Report(), "1", 1_000_000, max_sandboxes=1_000)
+    pool = SandboxPool(HostApi({}), RunEffects, Report(), "1", 1_000_000, max_sandboxes=1_000)
     await pool.start()
     try:
         gc.collect()

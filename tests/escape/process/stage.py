@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from plugin_server.host_api.calls import HostApi
+from plugin_server.host_api.effects import RunEffects
 from plugin_server.runtime.fork_server import ForkServer, SandboxHandle
 from plugin_server.runtime.pool import SandboxPool
 from tests.escape.process.attacks import EMPTY_HANDED, KILLED, attacking_app
@@ -74,6 +75,7 @@ class Prey:
             listener.setblocking(False)
         as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
         self.victim = subprocess.Popen(["/bin/sleep", "1000"], **as_nobody)  # type: ignore[call-overload]
+        self._ipc_before = _ipc_ids()
         self._before = self._state()
 
     def constants(self) -> dict[str, object]:
@@ -105,7 +107,7 @@ class Prey:
     def _state(self) -> list[Any]:
         listed = sorted((entry.name, entry.lstat().st_mode) for entry in self.directory.iterdir())
         xattrs = os.listxattr(self.secret_file)
-        ipc = [Path("/proc/sysvipc", kind).read_text().count("\n") for kind in ("shm", "sem", "msg")]
+        ipc = sorted(_ipc_ids() - self._ipc_before)  # others of this machine may remove theirs meanwhile
         shared = sorted(entry.name for entry in Path("/dev/shm").glob("*loot*"))
         priority = os.getpriority(os.PRIO_PROCESS, os.getpid())
         status = Path(f"/proc/{self.victim.pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -216,7 +218,7 @@ class Stage:
 async def open_stage(*arguments: str, after_start: Callable[[], None] = lambda: None) -> AsyncIterator[Stage]:
     """`arguments` are for the plain fork server; `after_start` is called when it runs."""
     fork_server = WatchedForkServer((str(PLAIN_FORK_SERVER), *arguments))
-    pool = SandboxPool(HostApi(), Bench(), "1.0", 1_000_000, fork_server=fork_server)
+    pool = SandboxPool(HostApi({}), RunEffects, Bench(), "1.0", 1_000_000, fork_server=fork_server)
     with _prey() as prey:
         await pool.start()
         try:
@@ -233,6 +235,15 @@ def _prey() -> Iterator[Prey]:
         yield prey
     finally:
         prey.close()
+
+
+def _ipc_ids() -> set[tuple[str, str]]:
+    """System V objects by kind and id."""
+    return {
+        (kind, line.split()[1])
+        for kind in ("shm", "sem", "msg")
+        for line in Path("/proc/sysvipc", kind).read_text().splitlines()[1:]
+    }
 
 
 def _unix_listener(address: str) -> socket.socket:
