@@ -193,6 +193,8 @@ class Ledger:
             entry = entries.get(key)
             if entry is None:
                 entry = entries[key] = _Entry(MISSING, next(self._stamps), now - FRESH_SECONDS)
+                # What the database has is not known, so who reads a sum has to look there first.
+                entry.is_hollow = isinstance(operation, Add)
             entry.pending.append((unit, operation))
             entry.value = operation.apply(entry.value)
             entry.stamp = next(self._stamps)

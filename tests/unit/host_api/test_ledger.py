@@ -548,3 +548,14 @@ async def test_a_dropped_value_that_another_worker_has_changed_is_found_out_by_i
     bench.foreign(K, b"9")
     assert await bench.get(StorageTransaction()) == b"6"
     assert bench.ledger.base_version(K) == version
+
+
+async def test_an_increment_of_a_key_that_was_forgotten_meanwhile_is_not_taken_for_all_that_is_there():
+    bench = Bench(k=b"112")
+    adder, reader = StorageTransaction(), StorageTransaction()
+    await bench.ledger.increment(adder, K, 1, (1, 0))
+    bench.ledger._entries.clear()  # as pruning does, a minute later
+    unit = bench.finish(adder, unheard=[0])
+    assert await bench.ledger.get(reader, K) == b"113"
+    bench.store(unit)
+    assert not bench.ledger.is_stale(reader)
