@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from plugin_server.cli.effects import Effects
 from plugin_server.cli.host_calls import HostCalls
 from plugin_server.cli.ingestion_role import lane_limits
@@ -14,8 +12,6 @@ from plugin_server.delivery.report import DeliveryReport
 from plugin_server.delivery.webhook import Webhook
 from plugin_server.eventlog.port import LaneLog
 from plugin_server.host_api.calls import CallContext
-from plugin_server.host_api.invoke import Invoker
-from plugin_server.host_api.logs import LogEntries
 from plugin_server.lanes.lane import Lane
 from plugin_server.metrics import Metrics
 from plugin_server.outputs.topics import Topics
@@ -37,16 +33,13 @@ class DeliveryLanes:
         pool: SandboxPool,
         effects: Effects,
         calls: HostCalls,
-        logs: LogEntries,
         metrics: Metrics,
         worker: str,
     ) -> None:
         async def send(context: CallContext, webhook: Webhook) -> int:
             return await calls.send_webhook(context, *webhook)
 
-        invoker = Invoker(
-            pool, effects.committer, effects.captures, logs, effects.app_metrics, time.time, effects.note_cuts
-        )
+        invoker = effects.invoker(pool)
         self.deliveries = Deliveries(
             database,
             invoker,

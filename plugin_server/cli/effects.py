@@ -18,6 +18,7 @@ from plugin_server.host_api.app_metrics import AppMetrics
 from plugin_server.host_api.captures import Captures, CutNotice, new_root
 from plugin_server.host_api.commit import Committer, read_stored
 from plugin_server.host_api.effects import RunEffects
+from plugin_server.host_api.invoke import Hooks, Invoker
 from plugin_server.host_api.ledger import Ledger
 from plugin_server.host_api.logs import LogEntries
 from plugin_server.host_api.outbox import Outbox
@@ -57,6 +58,10 @@ class Effects:
         self._logs = logs
         self._metrics = metrics
         self._setups: set[asyncio.Task[None]] = set()
+
+    def invoker(self, hooks: Hooks) -> Invoker:
+        """For a role whose sandboxes are `hooks`: what it calls leaves its effects here."""
+        return Invoker(hooks, self.committer, self.captures, self._logs, self.app_metrics, time.time, self.note_cuts)
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to store and to send."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 
 from plugin_server.background.job_store import JobStore
@@ -13,8 +12,6 @@ from plugin_server.background.schedule_store import ScheduleStore
 from plugin_server.background.schedule_worker import ScheduleWorker
 from plugin_server.cli.effects import Effects
 from plugin_server.database.engine import Database
-from plugin_server.host_api.invoke import Invoker
-from plugin_server.host_api.logs import LogEntries
 from plugin_server.metrics import Metrics
 from plugin_server.registry.registry import Registry
 from plugin_server.runtime.pool import SandboxPool
@@ -29,15 +26,12 @@ class JobsRole:
         database: Database,
         pool: SandboxPool,
         effects: Effects,
-        logs: LogEntries,
         metrics: Metrics,
         worker: str,
     ) -> None:
         """`worker` goes into `claimed_by`; each life of a worker is another owner of leases."""
         owner = f"{worker}-{uuid.uuid4().hex[:12]}"
-        invoker = Invoker(
-            pool, effects.committer, effects.captures, logs, effects.app_metrics, time.time, effects.note_cuts
-        )
+        invoker = effects.invoker(pool)
         report = BackgroundReport(metrics)
         self.jobs = JobWorker(JobStore(database, owner), invoker, registry.by_id, report)
         self.schedules = ScheduleWorker(ScheduleStore(database, owner), invoker, lambda: registry.projects, report)

@@ -199,7 +199,6 @@ class Service:
             pool,
             effects,
             calls,
-            self._logs,
             self._metrics,
             _instance_id(self._settings),
         )
@@ -220,9 +219,7 @@ class Service:
         calls: HostCalls,
     ) -> None:
         pool = await self._start_pool(stack, tasks, event_log, effects, calls)
-        role = JobsRole(
-            self._registry, self._database, pool, effects, self._logs, self._metrics, _instance_id(self._settings)
-        )
+        role = JobsRole(self._registry, self._database, pool, effects, self._metrics, _instance_id(self._settings))
         self._draining.append(role.drain)
         role.start(tasks)
 
